@@ -1,0 +1,23 @@
+//! Compiles the .proto files with protox, so that no system `protoc` is needed.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+const FILES: [&str; 6] = [
+    "concordat/log/v1/log.proto",
+    "concordat/ordering/v1/command.proto",
+    "concordat/ordering/v1/ordering.proto",
+    "concordat/ordering/v1/admin.proto",
+    "concordat/gateway/v1/gateway.proto",
+    "concordat/raft/v1/raft.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=concordat");
+    let descriptors = protox::compile(FILES, ["."])?;
+    // Kept whole for gRPC reflection.
+    let out = PathBuf::from(env::var("OUT_DIR")?).join("descriptors.bin");
+    fs::write(out, prost::Message::encode_to_vec(&descriptors))?;
+    // Message bytes are sliced out of the frame they came in, not copied.
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}
