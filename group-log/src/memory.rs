@@ -1,0 +1,108 @@
+//! The log of one group in memory: for tests, for simulations, and for whatever needs a log without a disk.
+
+use std::{collections::BTreeMap, convert::Infallible};
+
+use crate::{
+    content::{CommitRef, Content, Entry, Record, Submission},
+    cursor::{Cursor, CursorError, check_cursor},
+    head::Head,
+    ids::EntryId,
+    limits::Limits,
+    rules::{Change, Decision, admit, apply},
+    view::View,
+};
+
+const CONSISTENT: &str = "a log in memory keeps everything that the rules gave it";
+
+/// One group's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryLog {
+    head: Option<Head>,
+    entries: BTreeMap<u64, (Record, Content)>,
+    commits: BTreeMap<u64, CommitRef>,
+    recent: BTreeMap<EntryId, u64>,
+}
+
+impl MemoryLog {
+    /// A group that does not exist yet.
+    pub fn new() -> Self {
+        MemoryLog::default()
+    }
+
+    /// What would become of a submission now.
+    pub fn admit(&self, submission: &Submission, limits: &Limits) -> Decision {
+        admit(self, submission, limits).expect(CONSISTENT)
+    }
+
+    /// Decides about a submission and keeps it if it is accepted.
+    pub fn apply(&mut self, submission: &Submission) -> Decision {
+        let (decision, change) = apply(self, submission).expect(CONSISTENT);
+        if let Some(change) = change {
+            self.store(change, submission.content.clone());
+        }
+        decision
+    }
+
+    /// Stores what [`apply`] gave.
+    pub fn store(&mut self, change: Change, content: Content) {
+        if let Some((epoch, commit)) = change.commit_ending {
+            self.commits.insert(epoch, commit);
+        }
+        if let Some(id) = change.recent_delete {
+            self.recent.remove(&id);
+        }
+        if let Some(id) = change.recent_put {
+            self.recent.insert(id, change.seq);
+        }
+        self.entries.insert(change.seq, (change.record, content));
+        self.head = Some(change.head);
+    }
+
+    /// The newest position, or nothing if the group does not exist.
+    pub fn current(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// The entry with this number.
+    pub fn entry(&self, seq: u64) -> Option<Entry> {
+        self.entries.get(&seq).map(|(record, content)| record.clone().into_entry(seq, content.clone()))
+    }
+
+    /// Up to `max` entries from the number `first` on, in order.
+    pub fn entries(&self, first: u64, max: usize) -> impl Iterator<Item = Entry> + '_ {
+        let kept = self.entries.range(first..).take(max);
+        kept.map(|(seq, (record, content))| record.clone().into_entry(*seq, content.clone()))
+    }
+
+    /// Up to `max` entries after a cursor.
+    pub fn read(&self, cursor: &Cursor, max: usize) -> Result<Vec<Entry>, CursorError> {
+        let Some(head) = &self.head else { return Ok(Vec::new()) };
+        let first = check_cursor(self, head, cursor).expect(CONSISTENT)?;
+        Ok(self.entries(first, max).collect())
+    }
+
+    /// Ids that are kept in order to recognise submissions. At most [`DEDUPE_WINDOW`](crate::limits::DEDUPE_WINDOW).
+    pub fn recent_len(&self) -> usize {
+        self.recent.len()
+    }
+}
+
+impl View for MemoryLog {
+    type Error = Infallible;
+
+    fn head(&self) -> Result<Option<Head>, Infallible> {
+        Ok(self.head)
+    }
+
+    fn commit_ending(&self, epoch: u64) -> Result<Option<CommitRef>, Infallible> {
+        Ok(self.commits.get(&epoch).copied())
+    }
+
+    fn recent(&self, id: &EntryId) -> Result<Option<u64>, Infallible> {
+        Ok(self.recent.get(id).copied())
+    }
+
+    fn record(&self, seq: u64) -> Result<Option<Record>, Infallible> {
+        Ok(self.entries.get(&seq).map(|(record, _)| record.clone()))
+    }
+}

@@ -1,0 +1,40 @@
+//! What the rules read. Each call is one lookup, so a decision never costs more in a longer log.
+
+use crate::{
+    content::{CommitRef, Record},
+    head::Head,
+    ids::EntryId,
+};
+
+/// The stored state of one group. Implemented over real storage, and by [`MemoryLog`](crate::MemoryLog).
+pub trait View {
+    /// Why something could not be read.
+    type Error;
+
+    /// The head, or nothing if the group does not exist.
+    fn head(&self) -> Result<Option<Head>, Self::Error>;
+
+    /// The commit that ended this epoch. Kept forever, for every epoch since the log began.
+    fn commit_ending(&self, epoch: u64) -> Result<Option<CommitRef>, Self::Error>;
+
+    /// Number of the entry with this id, if it is one of those that [`Change::recent_put`](crate::Change::recent_put) stored and
+    /// [`Change::recent_delete`](crate::Change::recent_delete) did not delete.
+    fn recent(&self, id: &EntryId) -> Result<Option<u64>, Self::Error>;
+
+    /// What is kept of the entry with this number.
+    fn record(&self, seq: u64) -> Result<Option<Record>, Self::Error>;
+}
+
+/// A log could not be read, or contradicts itself. Neither is ever turned into an answer for a client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError<E> {
+    /// The view failed.
+    #[error(transparent)]
+    View(#[from] E),
+    /// Something that every log of this shape holds is not there: the storage is damaged.
+    #[error("the log is inconsistent: {what} is missing; restore this node from its peers")]
+    Missing {
+        /// What is missing.
+        what: &'static str,
+    },
+}
