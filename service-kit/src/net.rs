@@ -5,7 +5,7 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use service_kit::net::{Connector, tcp_network};
 //! let network = tcp_network();
-//! let incoming = network.listen("127.0.0.1:7000").await?;
+//! let incoming = network.listen("127.0.0.1:7000".to_owned()).await?;
 //! // tonic::transport::Server::builder().add_service(..).serve_with_incoming(incoming)
 //! let endpoint = tonic::transport::Endpoint::from_static("http://127.0.0.1:7000");
 //! let channel = endpoint.connect_with_connector_lazy(Connector::new(network));
