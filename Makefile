@@ -1,0 +1,58 @@
+# The few commands of this project. `make help` lists them.
+# One profile (release) and one RocksDB library serve all of them: see scripts/rocksdb.sh.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export ROCKSDB_LIB_DIR := $(shell scripts/rocksdb.sh --print)
+export ROCKSDB_STATIC := 1
+
+CARGO ?= cargo
+# Extra arguments: `make demo ARGS="--quick --seed 7"`, `make test ARGS="-p group-log"`.
+ARGS ?=
+TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help
+help: ## List the commands
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ready ## Build, start three ordering nodes and two gateways, run real MLS groups through a leader's crash, prove the result
+	$(CARGO) build --release --locked -p ordering-service -p mls-gateway -p concordat-demo
+	$(TARGET_DIR)/release/concordat-demo $(ARGS)
+
+.PHONY: build
+build: ready ## Build everything, optimized
+	$(CARGO) build --release --locked --workspace $(ARGS)
+
+.PHONY: test
+test: ready ## Run all tests, those on real processes included
+	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO) test --release --locked $(if $(findstring -p ,$(ARGS)),,--workspace) $(ARGS)
+
+.PHONY: lint
+lint: ready ## Check with clippy; warnings are errors
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+.PHONY: fmt-check
+fmt-check: ## Check the format without changing anything
+	$(CARGO) fmt --all --check
+
+.PHONY: doctor
+doctor: ## Install or name what this machine lacks for building
+	@scripts/doctor.sh
+
+.PHONY: rocksdb
+rocksdb: ## Compile RocksDB once for this machine, if that has not been done
+	@scripts/rocksdb.sh >/dev/null
+
+# What everything that compiles needs.
+.PHONY: ready
+ready:
+	@scripts/doctor.sh
+	@scripts/rocksdb.sh >/dev/null
