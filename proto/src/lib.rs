@@ -1,5 +1,9 @@
 //! The wire formats of Concordat, generated from the `.proto` files beside this crate. Every field is documented there.
+//! Only [`convert`] is written by hand.
 #![allow(missing_docs, unreachable_pub, clippy::all)]
+
+#[warn(missing_docs, clippy::all)]
+pub mod convert;
 
 /// All `.proto` files as one encoded `FileDescriptorSet`, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
