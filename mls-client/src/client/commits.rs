@@ -1,0 +1,198 @@
+//! Changing a group: a commit is stored before it is sent, and pursued until the log has it or it has nothing left to do.
+
+use std::collections::BTreeSet;
+
+use concordat_proto::{
+    gateway::v1::{ClaimKeyPackageRequest, CreateGroupRequest, submit_response::Outcome},
+    log::v1::Reason,
+};
+use futures::FutureExt;
+use group_log::{ClientId, GroupId};
+use openmls_traits::OpenMlsProvider;
+use tokio::time::{Instant, sleep};
+
+use super::{Change, Client, counters::Tally, retry::Backoff};
+use crate::{
+    error::Error,
+    group::{self, Intent, Invitee, MemberId},
+    store::{LeftReason, PendingKind, Resolution, Status},
+    wire,
+};
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed {
+    /// A commit of this client is in the log.
+    Accepted {
+        /// Number of its entry.
+        seq: u64,
+        /// The epoch after it.
+        epoch: u64,
+        /// How often it was built.
+        attempts: u32,
+    },
+    /// Others had done everything already.
+    NothingToDo,
+}
+
+impl Client {
+    /// Invites clients.
+    pub async fn invite(&self, group: &GroupId, clients: &[ClientId]) -> Result<Committed, Error> {
+        self.commit(group, clients.iter().cloned().fold(Change::new(), Change::invite)).await
+    }
+
+    /// Removes members.
+    pub async fn remove(&self, group: &GroupId, members: &[ClientId]) -> Result<Committed, Error> {
+        self.commit(group, members.iter().cloned().fold(Change::new(), Change::remove)).await
+    }
+
+    /// Renews this client's keys.
+    pub async fn update(&self, group: &GroupId) -> Result<Committed, Error> {
+        self.commit(group, Change::new().update()).await
+    }
+
+    /// Makes a change by one commit. If another commit is first, the change is built again on it.
+    ///
+    /// If the gateway cannot answer in time the commit stays pending, and [`Client::resume`] or a running client goes on with it.
+    pub async fn commit(&self, group: &GroupId, change: Change) -> Result<Committed, Error> {
+        let turns = self.turns(group);
+        let _turn = turns.commit.lock().await;
+        self.pursue_pending(group).await?;
+        let intent = self.prepare(group, change).await?;
+        self.pursue(group, intent).await
+    }
+
+    /// Goes on with a commit of this client that is pending, if one is: learns what became of it, and builds it again if it lost.
+    pub async fn resume(&self, group: &GroupId) -> Result<(), Error> {
+        let turns = self.turns(group);
+        let _turn = turns.commit.lock().await;
+        self.pursue_pending(group).await
+    }
+
+    async fn pursue_pending(&self, group: &GroupId) -> Result<(), Error> {
+        let Some(pending) = self.record(group)?.pending else { return Ok(()) };
+        match self.settle(group).await? {
+            Some(Resolution::Superseded { .. }) if pending.kind == PendingKind::Commit => {
+                self.pursue(group, pending.intent).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Claims a KeyPackage for everybody who is to be added and is not a member yet.
+    async fn prepare(&self, group: &GroupId, change: Change) -> Result<Intent, Error> {
+        let members: BTreeSet<_> = self.group(group)?.members.into_iter().collect();
+        let mut add = Vec::new();
+        for client in change.add.iter().filter(|client| !members.contains(client.as_bytes())) {
+            let (client_id, claim_id) = (client.to_bytes(), self.rng().bytes::<16>().to_vec().into());
+            let request = ClaimKeyPackageRequest { client_id, claim_id };
+            let claimed = self.persist(|| self.transport().claim_key_package(request.clone())).await?;
+            let key_package = claimed
+                .key_package
+                .ok_or_else(|| Error::Protocol("a claim without a KeyPackage".into()))?
+                .key_package;
+            add.push(Invitee {
+                client_id: MemberId(client.as_bytes().to_vec()),
+                key_package: key_package.to_vec(),
+            });
+        }
+        let remove = change.remove.iter().map(|client| MemberId(client.as_bytes().to_vec())).collect();
+        Ok(Intent { add, remove, update: change.update, proposals: change.proposals })
+    }
+
+    /// Builds and submits until the intent is fulfilled.
+    async fn pursue(&self, group: &GroupId, intent: Intent) -> Result<Committed, Error> {
+        let mut backoff = Backoff::new();
+        for attempts in 1..=self.options().max_commit_attempts {
+            let built = self.with_group(group, |work| group::build_commit(work, &intent, self.me()))?;
+            if built.is_none() {
+                return Ok(Committed::NothingToDo);
+            }
+            match self.settle(group).await? {
+                Some(Resolution::Merged { seq, epoch }) => {
+                    return Ok(Committed::Accepted { seq, epoch, attempts });
+                }
+                Some(Resolution::Superseded { .. }) => {
+                    Tally::count(&self.tally().rebased);
+                    sleep(backoff.draw(None, self.rng())).await;
+                }
+                None => return Err(Error::Protocol("a commit was answered, but is in no log".into())),
+            }
+        }
+        Err(Error::Contention { attempts: self.options().max_commit_attempts })
+    }
+
+    /// Submits what is pending until it has an answer, and applies that answer. Returns what became of it; nothing if nothing was
+    /// pending.
+    pub(super) async fn settle(&self, group: &GroupId) -> Result<Option<Resolution>, Error> {
+        let record = self.record(group)?;
+        let Some(pending) = &record.pending else { return Ok(None) };
+        let state = pending.state_id();
+        let started = Instant::now();
+        let answer = if pending.kind == PendingKind::Create {
+            let request = CreateGroupRequest {
+                group_info: pending.group_info.clone().into(),
+                kind: wire::kind_to_wire(record.kind()),
+                policy: Some(wire::policy_to_wire(record.policy())),
+            };
+            let create = || self.transport().create_group(request.clone());
+            self.persist(|| create().map(|answer| answer.map(Outcome::Accepted)).boxed()).await
+        } else {
+            let request = wire::submit_pending(pending);
+            self.persist(|| self.transport().submit(request.clone())).await
+        };
+        match answer {
+            Ok(Outcome::Accepted(accepted)) => {
+                self.tally().latency(started.elapsed());
+                Tally::count(&self.tally().accepted);
+                let accepted = wire::accepted(&accepted)?;
+                let me = self.id();
+                if !self.with_group(group, |work| group::apply_own(work, &accepted, me))? {
+                    self.catch_up(group, accepted.seq).await?;
+                }
+            }
+            Ok(Outcome::Superseded(superseded)) => {
+                self.tally().latency(started.elapsed());
+                let winner =
+                    superseded.winner.ok_or_else(|| Error::Protocol("superseded without a winner".into()))?;
+                let seq = winner.seq;
+                if seq == self.record(group)?.seq + 1 {
+                    self.deliver(group, vec![wire::entry(winner)?])?;
+                } else {
+                    self.catch_up(group, seq).await?;
+                }
+            }
+            // Whether it is in the log nobody knows: it stays pending.
+            Err(error) if error.is_temporary() => return Err(error.into()),
+            Err(error) => {
+                // Perhaps the log has moved on, and tells more than the refusal.
+                if error.reason == Some(Reason::WrongState) {
+                    self.catch_up(group, 0).await?;
+                }
+                if self.abandon(group, state)? {
+                    Tally::count(&self.tally().refused);
+                    return Err(error.into());
+                }
+            }
+        }
+        let resolved = self.record(group)?.resolved;
+        Ok(resolved.filter(|resolved| resolved.state_id() == state).map(|resolved| resolved.resolution))
+    }
+
+    /// The pending commit that leads to `state` was refused for good. Returns false if it is pending no more.
+    fn abandon(&self, group: &GroupId, state: group_log::StateId) -> Result<bool, Error> {
+        self.with_group(group, |work| {
+            if work.record.pending.as_ref().is_none_or(|pending| pending.state_id() != state) {
+                return Ok(false);
+            }
+            work.record.pending = None;
+            if work.record.status == Status::Joining {
+                work.forget_state(Status::Left(LeftReason::NeverJoined));
+            } else if let Some(mls) = work.mls.as_mut() {
+                mls.clear_pending_commit(work.provider.storage())
+                    .map_err(|e| Error::mls("dropping a commit", e))?;
+            }
+            Ok(true)
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! A gateway over gRPC.
+
+use bytes::Bytes;
+use concordat_proto::{
+    gateway::v1::{
+        AckWelcomesRequest, ClaimKeyPackageRequest, ClaimKeyPackageResponse, CloseGroupRequest,
+        CreateGroupRequest, GetGroupInfoRequest, GetGroupInfoResponse, GetHeadRequest,
+        GetKeyPackageStatusRequest, GetKeyPackageStatusResponse, ReadEntriesRequest, ReadEntriesResponse,
+        SetPolicyRequest, SubmitRequest, SubscribeRequest, SubscribeResponse, UploadKeyPackagesRequest,
+        UploadKeyPackagesResponse, WatchWelcomesRequest, gateway_client::GatewayClient, submit_response,
+    },
+    log::v1::{Accepted, Head, PendingWelcome},
+};
+use futures::{FutureExt, StreamExt, future::ready};
+use group_log::ClientId;
+use service_kit::net::{Connector, SharedNetwork, tcp_network};
+use tonic::{
+    Code, Request, Status,
+    metadata::MetadataValue,
+    transport::{Channel, Endpoint},
+};
+
+use super::{Call, CallError, CallStream, Transport};
+use crate::{
+    error::Error,
+    limits::{CALL_TIMEOUT, CONNECT_TIMEOUT, KEEP_ALIVE_INTERVAL, MAX_ANSWER_BYTES},
+};
+
+/// The metadata key that names the calling client.
+const CLIENT_KEY: &str = "concordat-client-bin";
+
+/// One connection to a gateway, made when it is needed and again when it is lost.
+#[derive(Debug, Clone)]
+pub struct GrpcTransport {
+    gateway: GatewayClient<Channel>,
+    client: Bytes,
+}
+
+impl GrpcTransport {
+    /// A transport for `client` to the gateway at `url` (such as `http://127.0.0.1:7400`), over TCP. Does not connect yet.
+    pub fn new(url: &str, client: &ClientId) -> Result<Self, Error> {
+        Self::over(tcp_network(), url, client)
+    }
+
+    /// The same over another network.
+    pub fn over(network: SharedNetwork, url: &str, client: &ClientId) -> Result<Self, Error> {
+        let invalid = |why: String| {
+            Error::Invalid(format!("`{url}` is not the URL of a gateway: {why}; expected http://host:port"))
+        };
+        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| invalid(e.to_string()))?;
+        if endpoint.uri().scheme_str() != Some("http") {
+            return Err(invalid("only http is supported".into()));
+        }
+        let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_while_idle(true)
+            .connect_with_connector_lazy(Connector::new(network));
+        let gateway = GatewayClient::new(channel)
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+            .max_encoding_message_size(MAX_ANSWER_BYTES);
+        Ok(GrpcTransport { gateway, client: client.to_bytes() })
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert_bin(CLIENT_KEY, MetadataValue::from_bytes(&self.client));
+        request
+    }
+
+    /// A request that must be answered within [`CALL_TIMEOUT`].
+    fn timed<T>(&self, message: T) -> Request<T> {
+        let mut request = self.request(message);
+        request.set_timeout(CALL_TIMEOUT);
+        request
+    }
+}
+
+fn missing(what: &str) -> CallError {
+    CallError::from(Status::new(Code::DataLoss, format!("the answer lacks `{what}`; compare versions")))
+}
+
+/// A call whose answer is one field that must be there.
+macro_rules! call {
+    ($self:ident, $method:ident, $request:expr) => {{
+        let (mut gateway, request) = ($self.gateway.clone(), $self.timed($request));
+        async move { Ok(gateway.$method(request).await?.into_inner()) }.boxed()
+    }};
+    ($self:ident, $method:ident, $request:expr, $field:ident) => {{
+        let (mut gateway, request) = ($self.gateway.clone(), $self.timed($request));
+        async move {
+            gateway.$method(request).await?.into_inner().$field.ok_or_else(|| missing(stringify!($field)))
+        }
+        .boxed()
+    }};
+}
+
+impl Transport for GrpcTransport {
+    fn create_group(&self, request: CreateGroupRequest) -> Call<'_, Accepted> {
+        call!(self, create_group, request, accepted)
+    }
+
+    fn submit(&self, request: SubmitRequest) -> Call<'_, submit_response::Outcome> {
+        call!(self, submit, request, outcome)
+    }
+
+    fn subscribe(&self, request: SubscribeRequest) -> Call<'_, CallStream<SubscribeResponse>> {
+        let (mut gateway, request) = (self.gateway.clone(), self.request(request));
+        async move {
+            let stream = gateway.subscribe(request).await?.into_inner();
+            Ok(stream.map(|item| item.map_err(CallError::from)).boxed())
+        }
+        .boxed()
+    }
+
+    fn read_entries(&self, request: ReadEntriesRequest) -> Call<'_, ReadEntriesResponse> {
+        call!(self, read_entries, request)
+    }
+
+    fn get_head(&self, request: GetHeadRequest) -> Call<'_, Head> {
+        call!(self, get_head, request, head)
+    }
+
+    fn get_group_info(&self, group_id: Bytes) -> Call<'_, GetGroupInfoResponse> {
+        call!(self, get_group_info, GetGroupInfoRequest { group_id })
+    }
+
+    fn close_group(&self, request: CloseGroupRequest) -> Call<'_, Accepted> {
+        call!(self, close_group, request, accepted)
+    }
+
+    fn set_policy(&self, request: SetPolicyRequest) -> Call<'_, Accepted> {
+        call!(self, set_policy, request, accepted)
+    }
+
+    fn upload_key_packages(&self, request: UploadKeyPackagesRequest) -> Call<'_, UploadKeyPackagesResponse> {
+        call!(self, upload_key_packages, request)
+    }
+
+    fn claim_key_package(&self, request: ClaimKeyPackageRequest) -> Call<'_, ClaimKeyPackageResponse> {
+        call!(self, claim_key_package, request)
+    }
+
+    fn key_package_status(&self) -> Call<'_, GetKeyPackageStatusResponse> {
+        call!(self, get_key_package_status, GetKeyPackageStatusRequest {})
+    }
+
+    fn watch_welcomes(&self, request: WatchWelcomesRequest) -> Call<'_, CallStream<PendingWelcome>> {
+        let (mut gateway, request) = (self.gateway.clone(), self.request(request));
+        async move {
+            let stream = gateway.watch_welcomes(request).await?.into_inner();
+            Ok(stream
+                .filter_map(|item| ready(item.map(|i| i.welcome).map_err(CallError::from).transpose()))
+                .boxed())
+        }
+        .boxed()
+    }
+
+    fn ack_welcomes(&self, request: AckWelcomesRequest) -> Call<'_, u32> {
+        let (mut gateway, request) = (self.gateway.clone(), self.timed(request));
+        async move { Ok(gateway.ack_welcomes(request).await?.into_inner().left) }.boxed()
+    }
+}
