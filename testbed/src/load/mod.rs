@@ -1,0 +1,180 @@
+//! Load for the ordering API, recorded: clients that race for every epoch, readers, and subscribers on every node.
+
+mod follower;
+mod reader;
+mod worker;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use group_log::GroupId;
+use rand::RngCore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Cluster,
+    check::{FinalLogs, Report, Summary, check},
+    cluster::ClusterError,
+    history::{History, Record},
+    limits::READY_DEADLINE,
+    ordering::{NoAnswer, OrderingClient, ReadError},
+    seed,
+    wait::{Timeout, eventually},
+};
+
+/// What the load consists of.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Groups.
+    pub groups: usize,
+    /// Clients that race for each group.
+    pub clients_per_group: usize,
+    /// Data shards of the cluster.
+    pub data_shards: u32,
+    /// Length of a message in bytes, at least 32.
+    pub message_bytes: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { groups: 8, clients_per_group: 4, data_shards: 2, message_bytes: 200, seed: 0 }
+    }
+}
+
+/// The end of a run went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The cluster does not come to rest.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// A log could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A subscriber did not receive everything.
+    #[error(transparent)]
+    Timeout(#[from] Timeout),
+    /// What clients saw does not fit the logs.
+    #[error(transparent)]
+    Wrong(#[from] Report),
+    /// A group could not be created.
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
+}
+
+/// A running load.
+#[derive(Debug)]
+pub struct Load {
+    client: OrderingClient,
+    groups: Vec<GroupId>,
+    history: Arc<History>,
+    accepted: Arc<AtomicU64>,
+    stop: CancellationToken,
+    workers: JoinSet<()>,
+    followers: Vec<follower::Follower>,
+}
+
+impl Load {
+    /// Creates the groups and starts clients, readers and one subscriber a node.
+    pub async fn start(cluster: &Cluster, options: &LoadOptions) -> Result<Self, LoadError> {
+        let client = OrderingClient::new(cluster.ordering_addresses());
+        let history = Arc::new(History::new());
+        let accepted = Arc::new(AtomicU64::new(0));
+        let stop = CancellationToken::new();
+        let mut workers = JoinSet::new();
+        let mut groups = Vec::new();
+        let mut draw = seed::rng(options.seed, 0);
+        for number in 0..options.groups {
+            let name = format!("group-{number}-{:08x}", draw.next_u32());
+            let group = GroupId::new(name.into_bytes()).expect("a short name is a group id");
+            let wanted = 1 + (number as u32) % options.data_shards;
+            let shard = client.assign(&group, wanted, READY_DEADLINE).await?;
+            for racer in 0..options.clients_per_group {
+                let part = 1 + (number * options.clients_per_group + racer) as u64;
+                let worker = worker::Worker::new(
+                    client.clone(),
+                    Arc::clone(&history),
+                    Arc::clone(&accepted),
+                    group.clone(),
+                    shard,
+                    options.message_bytes,
+                    seed::rng(options.seed, part),
+                );
+                workers.spawn(worker.run(stop.clone()));
+            }
+            groups.push(group);
+        }
+        let reads = reader::run(
+            client.clone(),
+            Arc::clone(&history),
+            cluster.ordering_addresses(),
+            groups.clone(),
+            seed::rng(options.seed, u64::MAX),
+            stop.clone(),
+        );
+        workers.spawn(reads);
+        let followers = cluster
+            .nodes()
+            .iter()
+            .map(|node| follower::Follower::start(&client, node, &groups, &history, options.seed))
+            .collect();
+        Ok(Self { client, groups, history, accepted, stop, workers, followers })
+    }
+
+    /// Answers that accepted something, so far.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `more` further submissions were accepted.
+    pub async fn progress(&self, more: u64, deadline: Duration) -> Result<(), Timeout> {
+        let wanted = self.accepted() + more;
+        eventually(format!("{more} more accepted submissions"), deadline, async || {
+            (self.accepted() >= wanted).then_some(())
+        })
+        .await
+    }
+
+    /// The groups that are worked on.
+    pub fn groups(&self) -> &[GroupId] {
+        &self.groups
+    }
+
+    /// Ends the load, lets the cluster come to rest, and checks everything that was seen.
+    pub async fn finish(self, cluster: &Cluster) -> Result<Summary, LoadError> {
+        let (record, logs) = self.collect(cluster).await?;
+        Ok(check(&record, &logs)?)
+    }
+
+    async fn collect(mut self, cluster: &Cluster) -> Result<(Record, FinalLogs), LoadError> {
+        self.stop.cancel();
+        while self.workers.join_next().await.is_some() {}
+        cluster.wait_caught_up().await?;
+        let logs = self.client.read_all(cluster, &self.groups).await?;
+        let ends: BTreeMap<GroupId, u64> = logs
+            .iter()
+            .map(|(group, copies)| (group.clone(), copies.values().map(Vec::len).max().unwrap_or(0) as u64))
+            .collect();
+        let running: Vec<_> = cluster
+            .nodes()
+            .iter()
+            .filter(|n| n.service().is_running())
+            .map(|n| n.address().to_owned())
+            .collect();
+        for follower in self.followers {
+            if running.contains(&follower.address) {
+                follower.wait_until(&ends).await?;
+            }
+            follower.finish().await;
+        }
+        Ok((self.history.take(), logs))
+    }
+}
