@@ -2,3 +2,4 @@
 #![allow(missing_docs)]
 
 pub mod raft;
+pub mod storage;

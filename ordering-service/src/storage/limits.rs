@@ -1,0 +1,77 @@
+//! Every bound of the storage, with its unit.
+
+/// Entries kept in memory for replication and apply, over all shards, in bytes.
+pub const LOG_CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// What an entry counts for in the cache and in the write queue beside its command, in bytes.
+pub const ENTRY_OVERHEAD_BYTES: usize = 160;
+
+/// Entries that wait for the disk, over all shards, in bytes. An append waits while there are more.
+pub const WRITE_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Entries of one write to the database, in bytes. What is left in the queue goes with the next.
+pub const WRITE_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Entries that one replication request carries at most, in bytes (one entry may be larger).
+pub const REPLICATION_READ_BYTES: usize = 4 * 1024 * 1024;
+
+/// Entries that are read from the log at once for applying.
+pub const APPLY_READ_ENTRIES: u64 = 512;
+
+/// Entries whose effects are written to the state machine in one batch.
+pub const APPLY_BATCH_ENTRIES: usize = 512;
+
+/// Commands whose effects are written to the state machine in one batch, in bytes.
+pub const APPLY_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Group heads kept in memory, per shard, in groups.
+pub const HEAD_CACHE_GROUPS: usize = 16 * 1024;
+
+/// Welcomes that wait for one client in one shard. The oldest is dropped (and counted) when there are more.
+pub const INBOX_WELCOMES_PER_CLIENT: u64 = 1024;
+
+/// One-time KeyPackages that one client may store.
+pub const KEY_PACKAGES_PER_CLIENT: u64 = 1000;
+
+/// KeyPackages in one upload.
+pub const KEY_PACKAGES_PER_UPLOAD: usize = 100;
+
+/// One KeyPackage, in bytes.
+pub const KEY_PACKAGE_BYTES: usize = 64 * 1024;
+
+/// Claims of one client's KeyPackages that are remembered, so that the same claim gets the same KeyPackage again and a
+/// KeyPackage that was claimed is not stored again. Counted in claims; older ones are forgotten.
+pub const CLAIMS_REMEMBERED_PER_CLIENT: u64 = 2048;
+
+/// Longest claim id, in bytes. The shortest is 1; clients draw 16.
+pub const CLAIM_ID_BYTES: usize = 64;
+
+/// Bytes kept free on the disk. Below it, writes are refused while reads go on.
+pub const DISK_RESERVE_BYTES: u64 = 512 * 1024 * 1024;
+
+/// How long a measurement of free space is believed, in milliseconds.
+pub const FREE_SPACE_CHECK_MS: u64 = 200;
+
+/// How far the file that remembers what was synced may lag behind on the disk itself, in milliseconds.
+pub const SYNCED_MARK_INTERVAL_MS: u64 = 1000;
+
+/// One chunk of a snapshot on the wire, in bytes (one row may be larger).
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Chunks of a snapshot that are read ahead of the network.
+pub const SNAPSHOT_CHUNKS_AHEAD: usize = 4;
+
+/// One row of a snapshot, in bytes.
+pub const SNAPSHOT_ROW_BYTES: usize = 16 * 1024 * 1024;
+
+/// Rows of a received snapshot that are written at once, in bytes.
+pub const SNAPSHOT_WRITE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Rows that are deleted at once after a purge.
+pub const SWEEP_ROWS: usize = 4096;
+
+/// Shards of one node, the directory included.
+pub const MAX_SHARDS: u32 = 65;
+
+/// Entries in one page of a group's log.
+pub const PAGE_ENTRIES: usize = 1000;

@@ -1,0 +1,33 @@
+//! The storage's metrics. Group ids and client ids are never labels.
+
+/// Seconds that a sync of the log took, as a histogram.
+pub const FSYNC_SECONDS: &str = "concordat_storage_fsync_seconds";
+/// Changes that one sync made durable, as a histogram.
+pub const SYNC_BATCH_CHANGES: &str = "concordat_storage_sync_batch_changes";
+/// Bytes that wait to be written to the log.
+pub const WRITE_QUEUE_BYTES: &str = "concordat_storage_write_queue_bytes";
+/// Bytes of log entries in memory, over all shards.
+pub const LOG_CACHE_BYTES: &str = "concordat_storage_log_cache_bytes";
+/// Bytes free on the disk, when last measured.
+pub const DISK_FREE_BYTES: &str = "concordat_storage_disk_free_bytes";
+/// Seconds that one batch of committed entries took to apply, as a histogram. Label: `shard`.
+pub const APPLY_SECONDS: &str = "concordat_storage_apply_batch_seconds";
+/// Commands applied. Labels: `shard`, `command`, `outcome`.
+pub const APPLIED_TOTAL: &str = "concordat_storage_commands_applied_total";
+/// Welcomes dropped because a client's inbox was full. Label: `shard`.
+pub const INBOX_DROPPED_TOTAL: &str = "concordat_storage_inbox_dropped_total";
+/// Snapshot bytes by direction. Labels: `shard`, `direction` (`sent` or `received`).
+pub const SNAPSHOT_BYTES_TOTAL: &str = "concordat_storage_snapshot_bytes_total";
+
+/// Every metric of the storage with its unit and what it means.
+pub const DESCRIPTIONS: [(&str, &str); 9] = [
+    (FSYNC_SECONDS, "histogram: seconds that a sync of the log took"),
+    (SYNC_BATCH_CHANGES, "histogram: changes (appends, votes, ..) that one sync made durable"),
+    (WRITE_QUEUE_BYTES, "gauge: bytes that wait to be written to the log"),
+    (LOG_CACHE_BYTES, "gauge: bytes of log entries in memory, over all shards"),
+    (DISK_FREE_BYTES, "gauge: bytes free on the data directory's disk, when last measured"),
+    (APPLY_SECONDS, "histogram: seconds to apply one batch of committed entries, by shard"),
+    (APPLIED_TOTAL, "counter: commands applied, by shard, command and outcome"),
+    (INBOX_DROPPED_TOTAL, "counter: Welcomes dropped because a client's inbox was full, by shard"),
+    (SNAPSHOT_BYTES_TOTAL, "counter: snapshot bytes, by shard and direction (sent, received)"),
+];
