@@ -39,7 +39,9 @@ pub enum StorageError {
         asked_shards: u32,
     },
     /// The data was written in a format that this version does not read.
-    #[error("{path} has storage format {found}, this version reads {supported}: run the version that wrote it")]
+    #[error(
+        "{path} has storage format {found}, this version reads {supported}: run the version that wrote it"
+    )]
     Format {
         /// The data directory.
         path: String,

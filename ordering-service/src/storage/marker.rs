@@ -75,8 +75,7 @@ impl Marker {
 
 fn decode(bytes: Bytes, directory: &Path) -> Result<Marker, StorageError> {
     let path = directory.join(FILE);
-    let corrupt =
-        |detail: String| StorageError::Corrupt { what: path.display().to_string(), detail };
+    let corrupt = |detail: String| StorageError::Corrupt { what: path.display().to_string(), detail };
     let fields = |bytes: Bytes| -> Result<(u32, Marker), DecodeError> {
         let mut fields = Fields::new(bytes);
         fields.array::<8>("magic")?;
@@ -159,7 +158,10 @@ mod tests {
         }
         for len in 0..good.len() {
             fs::write(directory.path().join(FILE), &good[..len]).unwrap();
-            assert!(matches!(Marker::read(directory.path()), Err(StorageError::Corrupt { .. })), "length {len}");
+            assert!(
+                matches!(Marker::read(directory.path()), Err(StorageError::Corrupt { .. })),
+                "length {len}"
+            );
         }
     }
 

@@ -165,7 +165,8 @@ impl ShardLog {
     pub(crate) fn truncate_after(&self, keep: Option<LogId>) -> Range<u64> {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let start = keep.map_or(0, |keep| keep.index + 1).max(state.purged.map_or(0, |purged| purged.index + 1));
+        let start =
+            keep.map_or(0, |keep| keep.index + 1).max(state.purged.map_or(0, |purged| purged.index + 1));
         let end = state.last.map_or(start, |last| last.index + 1);
         let before = state.bytes;
         while let Some(entry) = state.entries.back().filter(|entry| entry.log_id.index >= start) {
@@ -221,7 +222,8 @@ impl ShardLog {
                 if start >= end {
                     return Ok(Vec::new());
                 }
-                let cached_from = state.entries.front().map_or(end, |entry| entry.log_id.index).clamp(start, end);
+                let cached_from =
+                    state.entries.front().map_or(end, |entry| entry.log_id.index).clamp(start, end);
                 (start..cached_from, state.cached(cached_from..end, max_bytes))
             };
             if stored.is_empty() {

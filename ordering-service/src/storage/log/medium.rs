@@ -55,7 +55,12 @@ pub trait Medium: Send + Sync + 'static {
 
     /// The rows in a range of indexes, in order. Stops early after `max_bytes` (but gives at least one), or where a row is
     /// missing.
-    fn read(&self, shard: ShardId, range: Range<u64>, max_bytes: usize) -> Result<Vec<LogEntry>, StorageError>;
+    fn read(
+        &self,
+        shard: ShardId,
+        range: Range<u64>,
+        max_bytes: usize,
+    ) -> Result<Vec<LogEntry>, StorageError>;
 }
 
 impl<M: Medium + ?Sized> Medium for std::sync::Arc<M> {
@@ -71,7 +76,12 @@ impl<M: Medium + ?Sized> Medium for std::sync::Arc<M> {
         (**self).sync()
     }
 
-    fn read(&self, shard: ShardId, range: Range<u64>, max_bytes: usize) -> Result<Vec<LogEntry>, StorageError> {
+    fn read(
+        &self,
+        shard: ShardId,
+        range: Range<u64>,
+        max_bytes: usize,
+    ) -> Result<Vec<LogEntry>, StorageError> {
         (**self).read(shard, range, max_bytes)
     }
 }

@@ -106,7 +106,12 @@ impl Medium for MemoryMedium {
         Ok(())
     }
 
-    fn read(&self, shard: ShardId, range: Range<u64>, max_bytes: usize) -> Result<Vec<LogEntry>, StorageError> {
+    fn read(
+        &self,
+        shard: ShardId,
+        range: Range<u64>,
+        max_bytes: usize,
+    ) -> Result<Vec<LogEntry>, StorageError> {
         let content = self.content.lock();
         let Some(log) = content.visible.get(&shard) else { return Ok(Vec::new()) };
         let (mut entries, mut bytes) = (Vec::new(), 0);

@@ -3,7 +3,7 @@
 //! An append is readable at once (from the [`cache`]) and reported as stored once the [`writer`] has synced it. What lies
 //! under the writer is a [`medium`]: RocksDB in a node, memory in a simulation.
 
-use openraft::alias::{EntryOf, LogIdOf, StoredMembershipOf, VoteOf};
+use openraft::type_config::alias::{EntryOf, LogIdOf, StoredMembershipOf, VoteOf};
 
 use crate::raft::types::TypeConfig;
 

@@ -99,7 +99,10 @@ impl Pipeline {
         let thread = thread::Builder::new()
             .name("log-writer".into())
             .spawn(move || of_thread.run(&*medium))
-            .map_err(|error| StorageError::Io { what: "starting the log writer".into(), detail: error.to_string() })?;
+            .map_err(|error| StorageError::Io {
+                what: "starting the log writer".into(),
+                detail: error.to_string(),
+            })?;
         Ok(Pipeline { queue, thread: Mutex::new(Some(thread)) })
     }
 
@@ -123,7 +126,11 @@ impl Drop for Pipeline {
 
 impl Queue {
     /// Opens a shard's log, or gives the one that is open.
-    pub(crate) fn open_log(&self, shard: ShardId, medium: &Arc<dyn Medium>) -> Result<Arc<ShardLog>, StorageError> {
+    pub(crate) fn open_log(
+        &self,
+        shard: ShardId,
+        medium: &Arc<dyn Medium>,
+    ) -> Result<Arc<ShardLog>, StorageError> {
         let mut logs = self.logs.lock();
         if let Some(log) = logs.get(&shard) {
             return Ok(log.clone());
@@ -173,6 +180,11 @@ impl Queue {
     pub(crate) fn committed(&self, log: &ShardLog, committed: LogId) {
         log.set_committed(committed);
         self.waiting.lock().committed.insert(log.shard, committed);
+    }
+
+    /// Makes one change, some time soon.
+    pub(crate) fn enqueue(&self, shard: ShardId, change: Change) {
+        self.push(Job { shard, change, bytes: 0, done: Done::Nobody });
     }
 
     /// Makes one change and returns when it is durable.
@@ -305,7 +317,8 @@ impl Queue {
         if excess == 0 {
             return;
         }
-        let mut logs: Vec<_> = self.logs.lock().values().map(|log| (log.cached_bytes(), log.clone())).collect();
+        let mut logs: Vec<_> =
+            self.logs.lock().values().map(|log| (log.cached_bytes(), log.clone())).collect();
         logs.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         for (_, log) in logs {
             excess = excess.saturating_sub(log.evict(excess));
@@ -314,7 +327,9 @@ impl Queue {
 }
 
 fn committed(waiting: &mut Waiting) -> impl Iterator<Item = (ShardId, Change)> + use<> {
-    mem::take(&mut waiting.committed).into_iter().map(|(shard, committed)| (shard, Change::Committed(committed)))
+    mem::take(&mut waiting.committed)
+        .into_iter()
+        .map(|(shard, committed)| (shard, Change::Committed(committed)))
 }
 
 impl Done {

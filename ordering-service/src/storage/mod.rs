@@ -1,0 +1,245 @@
+//! What a node keeps on its disk: one RocksDB and one sync for the logs and states of all its shards.
+//!
+//! [`Storage::open`] checks whose data it is and that nothing synced is missing; [`Storage::shard`] gives the parts of one
+//! shard: its log and its state machine for Raft, and a reader for everybody else.
+
+mod database;
+pub mod error;
+pub mod limits;
+pub mod log;
+pub mod marker;
+pub mod metrics;
+pub mod options;
+pub mod snapshot;
+pub mod space;
+pub mod state;
+mod synced;
+pub mod wire;
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use self::{
+    database::{Database, Generation, shards_and_generations},
+    log::{
+        medium::Medium,
+        rocks::{GENERATION, RocksMedium, meta_key},
+        sweeper::Sweeper,
+        writer::Pipeline,
+    },
+    space::{FileSystem, Room},
+    state::{rows::decode_number, shard::ShardState},
+};
+pub use self::{
+    error::StorageError,
+    log::{LogEntry, LogId, StoredMembership, Vote, store::LogStore},
+    marker::{ClusterMark, Marker},
+    options::StorageOptions,
+    snapshot::{Snapshot, SnapshotHandle, SnapshotMeta, SnapshotReceiver, SnapshotStream},
+    state::{Advanced, ApplyObserver, GroupInfo, KeyPackageStatus, NoObserver, ShardReader, StateMachine},
+};
+use crate::raft::types::ShardId;
+
+/// A node's storage. Cheap to clone; the database closes when the last clone and everything that came from it is gone.
+#[derive(Clone)]
+pub struct Storage(Arc<Inner>);
+
+struct Inner {
+    // Fields are dropped in this order: first the threads end, then the database closes.
+    sweeper: Arc<Sweeper>,
+    pipeline: Pipeline,
+    shards: Mutex<BTreeMap<ShardId, Arc<ShardState>>>,
+    marker: Mutex<Marker>,
+    room: Room,
+    medium: Arc<dyn Medium>,
+    database: Arc<Database>,
+    directory: std::path::PathBuf,
+    head_cache_groups: usize,
+    observer: Arc<dyn ApplyObserver>,
+}
+
+/// One shard's storage.
+pub struct Shard {
+    /// The shard's log, for Raft.
+    pub log: LogStore,
+    /// The shard's state machine, for Raft.
+    pub state_machine: StateMachine,
+    /// Reads of what is applied, for everybody.
+    pub reader: ShardReader,
+}
+
+impl Storage {
+    /// Opens a node's data directory, or begins an empty one.
+    ///
+    /// Fails with [`StorageError::ForeignNode`] if it belongs to another node, and with [`StorageError::Corrupt`] if synced
+    /// data is missing or damaged. Blocks for as long as the write-ahead log takes to replay.
+    pub fn open(path: &Path, options: StorageOptions) -> Result<Storage, StorageError> {
+        fs::create_dir_all(path).map_err(|error| StorageError::file("creating", path, &error))?;
+        let marker = claim(path, &options)?;
+        let database = Arc::new(Database::open(path)?);
+        let medium: Arc<dyn Medium> = Arc::new(RocksMedium::new(database.clone()));
+        let medium = (options.wrap_medium)(medium);
+        let pipeline = Pipeline::start(medium.clone(), options.log_cache_bytes, options.on_fatal)?;
+        let sweeper = Arc::new(Sweeper::start(pipeline.queue().clone())?);
+        let disk = options.free_space.unwrap_or_else(|| Box::new(FileSystem(path.to_owned())));
+        let storage = Storage(Arc::new(Inner {
+            sweeper,
+            pipeline,
+            shards: Mutex::default(),
+            marker: Mutex::new(marker),
+            room: Room::new(disk, options.disk_reserve_bytes),
+            medium,
+            database,
+            directory: path.to_owned(),
+            head_cache_groups: options.head_cache_groups,
+            observer: options.observer,
+        }));
+        storage.0.drop_leftovers()?;
+        Ok(storage)
+    }
+
+    /// Whose data this is.
+    pub fn marker(&self) -> Marker {
+        self.0.marker.lock().clone()
+    }
+
+    /// Remembers, synced, which cluster the node belongs to. Once: the same again changes nothing, another cluster fails.
+    pub fn set_cluster(&self, cluster_id: &str, data_shards: u32) -> Result<(), StorageError> {
+        let mut marker = self.0.marker.lock();
+        let asked = ClusterMark { cluster_id: cluster_id.to_owned(), data_shards };
+        match &marker.cluster {
+            Some(found) if *found == asked => Ok(()),
+            Some(found) => Err(StorageError::ForeignCluster {
+                found: found.cluster_id.clone(),
+                found_shards: found.data_shards,
+                asked: asked.cluster_id,
+                asked_shards: data_shards,
+            }),
+            None => {
+                let new = Marker { cluster: Some(asked), ..marker.clone() };
+                new.write(&self.0.directory)?;
+                *marker = new;
+                Ok(())
+            }
+        }
+    }
+
+    /// Shards that this node holds data of.
+    pub fn shards(&self) -> Vec<ShardId> {
+        shards_and_generations(&self.0.database.family_names()).into_keys().collect()
+    }
+
+    /// One shard's parts. Begins an empty one if this node holds none. The log and the state machine are for one Raft at a
+    /// time; readers are for everybody.
+    pub fn shard(&self, shard: ShardId) -> Result<Shard, StorageError> {
+        if shard >= limits::MAX_SHARDS {
+            let message = format!("shard must be below {}, got {shard}", limits::MAX_SHARDS);
+            return Err(StorageError::Invalid(message));
+        }
+        let state = self.0.state(shard)?;
+        let keep: Arc<dyn Send + Sync> = self.0.clone();
+        let log = LogStore {
+            log: state.log.clone(),
+            queue: state.queue.clone(),
+            sweep: self.0.sweeper.clone(),
+            _keep: keep.clone(),
+        };
+        let state_machine = StateMachine { state: state.clone(), keep: keep.clone() };
+        Ok(Shard { log, state_machine, reader: ShardReader { state, _keep: keep } })
+    }
+
+    /// Begins to receive a snapshot for a shard.
+    pub fn receive_snapshot(&self, shard: ShardId) -> Result<SnapshotReceiver, StorageError> {
+        SnapshotReceiver::new(self.0.state(shard)?, self.0.clone())
+    }
+
+    /// Writes may begin: nothing has failed, and there is room on the disk. Ask before proposing and before accepting entries
+    /// from a leader; what has begun is always finished.
+    pub fn writable(&self) -> Result<(), StorageError> {
+        match self.failure() {
+            Some(error) => Err(StorageError::Stopped(Box::new(error))),
+            None => self.0.room.check(),
+        }
+    }
+
+    /// The failure that stopped all writing, if there was one.
+    pub fn failure(&self) -> Option<StorageError> {
+        self.0.pipeline.queue().failure()
+    }
+
+    /// Waits until all that was purged is removed. For tests and for an orderly stop.
+    pub fn wait_swept(&self) {
+        self.0.sweeper.wait_idle();
+    }
+}
+
+impl Inner {
+    fn state(&self, shard: ShardId) -> Result<Arc<ShardState>, StorageError> {
+        let mut shards = self.shards.lock();
+        if let Some(state) = shards.get(&shard) {
+            return Ok(state.clone());
+        }
+        let generation = self.generation(shard)?;
+        self.database.create(&generation.state_family(shard))?;
+        self.database.create(&generation.base_family(shard))?;
+        let queue = self.pipeline.queue();
+        let state = Arc::new(ShardState::open(
+            self.database.clone(),
+            queue.open_log(shard, &self.medium)?,
+            queue.clone(),
+            self.observer.clone(),
+            generation,
+            self.head_cache_groups,
+        )?);
+        self.sweeper.register(shard, state.clone());
+        shards.insert(shard, state.clone());
+        Ok(state)
+    }
+
+    /// The generation of a shard's state that is in force.
+    fn generation(&self, shard: ShardId) -> Result<Generation, StorageError> {
+        let what = format!("the generation of shard {shard}");
+        let row = self.database.rocks().get_cf(&self.database.meta()?, meta_key(shard, GENERATION));
+        match row.map_err(|error| StorageError::database(&what, error))? {
+            None => Ok(Generation::default()),
+            Some(row) => decode_number(Bytes::from(row))
+                .map(Generation)
+                .map_err(|error| StorageError::row(&what, error)),
+        }
+    }
+
+    /// Drops what snapshots left behind that were not installed, and generations that were replaced.
+    fn drop_leftovers(&self) -> Result<(), StorageError> {
+        for (shard, generations) in shards_and_generations(&self.database.family_names()) {
+            let in_force = self.generation(shard)?;
+            for other in generations.into_iter().filter(|generation| *generation != in_force) {
+                self.database.drop_family(&other.state_family(shard))?;
+                self.database.drop_family(&other.base_family(shard))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the marker and checks whose data it is, or writes one into an empty directory.
+fn claim(path: &Path, options: &StorageOptions) -> Result<Marker, StorageError> {
+    match Marker::read(path)? {
+        Some(marker) if marker.node_id == options.node_id => Ok(marker),
+        Some(marker) => Err(StorageError::ForeignNode {
+            path: path.display().to_string(),
+            found: marker.node_id,
+            configured: options.node_id,
+        }),
+        None if path.join("db").exists() => Err(StorageError::Corrupt {
+            what: path.join("marker").display().to_string(),
+            detail: "it is missing beside a database".into(),
+        }),
+        None => {
+            let marker = Marker { node_id: options.node_id, disk_id: options.new_disk_id, cluster: None };
+            marker.write(path)?;
+            Ok(marker)
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Keys of the state machine's rows. Integers are big-endian, so rows lie in the order of their numbers; names are preceded by
+//! their length, so no name is a prefix of another.
+//!
+//! | tag | key | value |
+//! |---|---|---|
+//! | 01 | | position: last applied log id, membership |
+//! | 02 | | up to which log index payloads came with a snapshot |
+//! | 03 | log index | nothing: no row refers to this log entry |
+//! | 10 | group | head |
+//! | 11 | group, seq | log index, record |
+//! | 12 | group, epoch | the commit that ended the epoch |
+//! | 13 | group, entry id | seq of a recent entry |
+//! | 20 | client, position | a Welcome that waits |
+//! | 21 | client | how many wait |
+//! | 30 | group | the shard it lives in |
+//! | 40 | client | counts and numbers of its KeyPackages |
+//! | 41 | client, number | a KeyPackage to be handed out once |
+//! | 42 | client, reference | what became of a KeyPackage |
+//! | 43 | client, claimer, claim id | the KeyPackage that a claim got |
+//! | 44 | client, number | a claim, in order |
+//! | 45 | client | the KeyPackage of last resort |
+
+use bytes::Bytes;
+
+use crate::storage::wire::{DecodeError, Fields};
+
+const POSITION: u8 = 0x01;
+const BASE: u8 = 0x02;
+const UNREFERENCED: u8 = 0x03;
+const HEAD: u8 = 0x10;
+const RECORD: u8 = 0x11;
+const COMMIT: u8 = 0x12;
+const RECENT: u8 = 0x13;
+const WELCOME: u8 = 0x20;
+const INBOX: u8 = 0x21;
+const SHARD_OF: u8 = 0x30;
+const KEY_PACKAGES: u8 = 0x40;
+const KEY_PACKAGE: u8 = 0x41;
+const KEY_PACKAGE_REF: u8 = 0x42;
+const CLAIM: u8 = 0x43;
+const CLAIM_ORDER: u8 = 0x44;
+const LAST_RESORT: u8 = 0x45;
+
+/// The key of one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Key<'a> {
+    Position,
+    Base,
+    Unreferenced { index: u64 },
+    Head { group: &'a [u8] },
+    Record { group: &'a [u8], seq: u64 },
+    Commit { group: &'a [u8], epoch: u64 },
+    Recent { group: &'a [u8], id: &'a [u8; 32] },
+    Welcome { client: &'a [u8], position: u64 },
+    Inbox { client: &'a [u8] },
+    ShardOf { group: &'a [u8] },
+    KeyPackages { client: &'a [u8] },
+    KeyPackage { client: &'a [u8], number: u64 },
+    KeyPackageRef { client: &'a [u8], reference: &'a [u8] },
+    Claim { client: &'a [u8], claimer: &'a [u8], claim: &'a [u8] },
+    ClaimOrder { client: &'a [u8], number: u64 },
+    LastResort { client: &'a [u8] },
+}
+
+impl Key<'_> {
+    /// The bytes of the key.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let key = |tag: u8| KeyBytes(Vec::with_capacity(64)).byte(tag);
+        match *self {
+            Key::Position => key(POSITION),
+            Key::Base => key(BASE),
+            Key::Unreferenced { index } => key(UNREFERENCED).int(index),
+            Key::Head { group } => key(HEAD).name(group),
+            Key::Record { group, seq } => key(RECORD).name(group).int(seq),
+            Key::Commit { group, epoch } => key(COMMIT).name(group).int(epoch),
+            Key::Recent { group, id } => key(RECENT).name(group).bytes(id),
+            Key::Welcome { client, position } => key(WELCOME).name(client).int(position),
+            Key::Inbox { client } => key(INBOX).name(client),
+            Key::ShardOf { group } => key(SHARD_OF).name(group),
+            Key::KeyPackages { client } => key(KEY_PACKAGES).name(client),
+            Key::KeyPackage { client, number } => key(KEY_PACKAGE).name(client).int(number),
+            Key::KeyPackageRef { client, reference } => key(KEY_PACKAGE_REF).name(client).name(reference),
+            Key::Claim { client, claimer, claim } => key(CLAIM).name(client).name(claimer).name(claim),
+            Key::ClaimOrder { client, number } => key(CLAIM_ORDER).name(client).int(number),
+            Key::LastResort { client } => key(LAST_RESORT).name(client),
+        }
+        .0
+    }
+}
+
+/// What the key of a row says to those who walk over all rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowKind {
+    /// Where the state stands: [`Key::Position`], [`Key::Base`] and [`Key::Unreferenced`]. Meaningful on this node only.
+    Local,
+    /// [`Key::Record`]: refers to a row of the log.
+    Record,
+    /// Everything else.
+    Plain,
+}
+
+/// The kind of the row with this key.
+pub(crate) fn row_kind(key: &[u8]) -> Result<RowKind, DecodeError> {
+    match key.first() {
+        Some(&(POSITION | BASE | UNREFERENCED)) => Ok(RowKind::Local),
+        Some(&RECORD) => Ok(RowKind::Record),
+        Some(
+            &(HEAD | COMMIT | RECENT | WELCOME | INBOX | SHARD_OF | KEY_PACKAGES | KEY_PACKAGE
+            | KEY_PACKAGE_REF | CLAIM | CLAIM_ORDER | LAST_RESORT),
+        ) => Ok(RowKind::Plain),
+        Some(&got) => Err(DecodeError::Value { what: "row tag", got: got.into() }),
+        None => Err(DecodeError::Short { what: "row tag", needed: 1, left: 0 }),
+    }
+}
+
+/// The number at the end of a key that ends with one.
+pub(crate) fn trailing_number(key: &[u8]) -> Result<u64, DecodeError> {
+    let at = key.len().saturating_sub(8);
+    Fields::new(Bytes::copy_from_slice(&key[at..])).int("number at the end of a key")
+}
+
+struct KeyBytes(Vec<u8>);
+
+impl KeyBytes {
+    fn byte(mut self, byte: u8) -> Self {
+        self.0.push(byte);
+        self
+    }
+
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn int(self, value: u64) -> Self {
+        self.bytes(&value.to_be_bytes())
+    }
+
+    // Names are at most 256 bytes long, so two bytes hold the length.
+    fn name(self, name: &[u8]) -> Self {
+        let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
+        self.bytes(&length.to_be_bytes()).bytes(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn take_name<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
+        let length = usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+        let (name, rest) = bytes[2..].split_at(length);
+        *bytes = rest;
+        name
+    }
+
+    /// Reads a key back, to show that it says all that went in.
+    fn decode(bytes: &[u8]) -> Key<'_> {
+        let number = || trailing_number(bytes).unwrap();
+        let mut rest = &bytes[1..];
+        match bytes[0] {
+            POSITION => Key::Position,
+            BASE => Key::Base,
+            UNREFERENCED => Key::Unreferenced { index: number() },
+            HEAD => Key::Head { group: take_name(&mut rest) },
+            RECORD => Key::Record { group: take_name(&mut rest), seq: number() },
+            COMMIT => Key::Commit { group: take_name(&mut rest), epoch: number() },
+            RECENT => {
+                let group = take_name(&mut rest);
+                Key::Recent { group, id: rest.try_into().unwrap() }
+            }
+            WELCOME => Key::Welcome { client: take_name(&mut rest), position: number() },
+            INBOX => Key::Inbox { client: take_name(&mut rest) },
+            SHARD_OF => Key::ShardOf { group: take_name(&mut rest) },
+            KEY_PACKAGES => Key::KeyPackages { client: take_name(&mut rest) },
+            KEY_PACKAGE => Key::KeyPackage { client: take_name(&mut rest), number: number() },
+            KEY_PACKAGE_REF => {
+                Key::KeyPackageRef { client: take_name(&mut rest), reference: take_name(&mut rest) }
+            }
+            CLAIM => Key::Claim {
+                client: take_name(&mut rest),
+                claimer: take_name(&mut rest),
+                claim: take_name(&mut rest),
+            },
+            CLAIM_ORDER => Key::ClaimOrder { client: take_name(&mut rest), number: number() },
+            LAST_RESORT => Key::LastResort { client: take_name(&mut rest) },
+            tag => panic!("unknown tag {tag}"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn keys_say_all_that_went_in(a: Vec<u8>, b: Vec<u8>, c: Vec<u8>, number: u64, id: [u8; 32]) {
+            let (group, client) = (&a[..], &a[..]);
+            let keys = [
+                Key::Position,
+                Key::Base,
+                Key::Unreferenced { index: number },
+                Key::Head { group },
+                Key::Record { group, seq: number },
+                Key::Commit { group, epoch: number },
+                Key::Recent { group, id: &id },
+                Key::Welcome { client, position: number },
+                Key::Inbox { client },
+                Key::ShardOf { group },
+                Key::KeyPackages { client },
+                Key::KeyPackage { client, number },
+                Key::KeyPackageRef { client, reference: &b },
+                Key::Claim { client, claimer: &b, claim: &c },
+                Key::ClaimOrder { client, number },
+                Key::LastResort { client },
+            ];
+            for key in keys {
+                let bytes = key.encode();
+                prop_assert_eq!(decode(&bytes), key);
+                prop_assert!(row_kind(&bytes).is_ok());
+            }
+        }
+
+        #[test]
+        fn records_lie_in_order_and_apart_from_other_groups(group: Vec<u8>, other: Vec<u8>, seqs: (u64, u64)) {
+            let key = |group: &[u8], seq| Key::Record { group, seq }.encode();
+            prop_assert_eq!(key(&group, seqs.0).cmp(&key(&group, seqs.1)), seqs.0.cmp(&seqs.1));
+            prop_assume!(group != other);
+            let between = |bytes: &[u8]| {
+                (key(&group, 0)..=key(&group, u64::MAX)).contains(&bytes.to_vec())
+            };
+            prop_assert!(!between(&key(&other, seqs.0)));
+        }
+    }
+}

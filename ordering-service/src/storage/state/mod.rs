@@ -1,0 +1,19 @@
+//! The state machine of a shard: heads and references of groups, inboxes, and in the directory shard the places of groups and
+//! their members' KeyPackages.
+
+mod apply;
+mod batch;
+mod directory;
+mod groups;
+mod inbox;
+mod key_packages;
+pub(crate) mod keys;
+pub(crate) mod machine;
+mod observer;
+mod reader;
+pub(crate) mod rows;
+pub(crate) mod shard;
+
+pub use machine::{SnapshotBuilder, StateMachine};
+pub use observer::{Advanced, ApplyObserver, NoObserver};
+pub use reader::{GroupInfo, KeyPackageStatus, ShardReader};

@@ -1,0 +1,238 @@
+//! Reads of a shard's applied state, from any task. Calls block for as long as a read of the disk takes.
+//!
+//! Each call sees one state, also while entries are applied, purged, or replaced by a snapshot.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use concordat_proto::log::v1::{self as log, content::Content};
+use group_log::{ChainHash, Head};
+use prost::Message;
+
+use super::{
+    groups,
+    keys::{Key, trailing_number},
+    rows::{InboxRow, KeyPackagesRow, RecordRow, WelcomeRow, decode_number},
+    shard::{Rows, ShardState},
+};
+use crate::{
+    raft::types::ShardId,
+    storage::{
+        error::StorageError,
+        limits::PAGE_ENTRIES,
+        log::{LogId, StoredMembership},
+        wire::DecodeError,
+    },
+};
+
+/// Reads are repeated this often when a snapshot takes the place of the state meanwhile.
+const READ_ATTEMPTS: usize = 4;
+
+/// Reads one shard's applied state. Cheap to clone.
+#[derive(Clone)]
+pub struct ShardReader {
+    pub(crate) state: Arc<ShardState>,
+    /// Keeps the database open.
+    pub(crate) _keep: Arc<dyn Send + Sync>,
+}
+
+/// The newest GroupInfo of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupInfo {
+    /// The epoch that it describes. Behind the head's if the last committers published none.
+    pub epoch: u64,
+    /// MLSMessage with the GroupInfo.
+    pub message: Bytes,
+}
+
+/// How many KeyPackages of a client are left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyPackageStatus {
+    /// To be handed out once.
+    pub one_time_left: u32,
+    /// There is one of last resort.
+    pub has_last_resort: bool,
+}
+
+impl ShardReader {
+    /// The shard.
+    pub fn shard(&self) -> ShardId {
+        self.state.shard
+    }
+
+    /// The last log entry that is applied.
+    pub fn last_applied(&self) -> Option<LogId> {
+        self.state.last_applied()
+    }
+
+    /// The membership in force at the last applied entry.
+    pub fn membership(&self) -> StoredMembership {
+        self.state.position().membership
+    }
+
+    /// A group's head, or nothing if the group does not exist.
+    pub fn head(&self, group: &[u8]) -> Result<Option<Head>, StorageError> {
+        if let Some(head) = self.state.cached_head(group) {
+            return Ok(Some(head));
+        }
+        self.read(|rows| head(rows, group))
+    }
+
+    /// Entries of a group after `after_seq`, in order. Stops after `max_entries` (at most [`PAGE_ENTRIES`]), or when the next
+    /// would exceed `max_bytes` (but gives at least one). Empty if there is none, or no such group.
+    pub fn entries(
+        &self,
+        group: &[u8],
+        after_seq: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<log::Entry>, StorageError> {
+        let Some(first) = after_seq.checked_add(1) else { return Ok(Vec::new()) };
+        self.read(|rows| {
+            let mut records = Vec::new();
+            let start = Key::Record { group, seq: first }.encode();
+            let end = Key::Record { group, seq: u64::MAX }.encode();
+            rows.scan(&start, end, max_entries.min(PAGE_ENTRIES), |key, value| {
+                let seq = trailing_number(key).map_err(|error| rows.bad_row("a record", error))?;
+                let row = RecordRow::decode(value).map_err(|error| rows.bad_row("a record", error))?;
+                records.push((seq, row));
+                Ok(true)
+            })?;
+            let (mut entries, mut bytes) = (Vec::with_capacity(records.len()), 0);
+            for (seq, row) in records {
+                let entry = groups::entry(rows, seq, row)?;
+                bytes += entry.encoded_len();
+                if bytes > max_bytes && !entries.is_empty() {
+                    break;
+                }
+                entries.push(entry);
+            }
+            Ok(entries)
+        })
+    }
+
+    /// Chain hash of a group's entry, for checking a reader's cursor. Nothing if there is no such entry.
+    pub fn entry_chain(&self, group: &[u8], seq: u64) -> Result<Option<ChainHash>, StorageError> {
+        self.read(|rows| {
+            let row = get_as(rows, &Key::Record { group, seq }, |row| RecordRow::decode(&row))?;
+            Ok(row.map(|row| row.record.chain))
+        })
+    }
+
+    /// A group's newest GroupInfo. Nothing if there is no such group.
+    pub fn group_info(&self, group: &[u8]) -> Result<Option<GroupInfo>, StorageError> {
+        self.read(|rows| {
+            let Some(head) = head(rows, group)? else { return Ok(None) };
+            let key = Key::Record { group, seq: head.group_info_seq };
+            let Some(row) = get_as(rows, &key, |row| RecordRow::decode(&row))? else {
+                return Err(rows.bad_row("the record of a GroupInfo", "it is missing"));
+            };
+            let message = match groups::content(rows, row.index)?.content {
+                Some(Content::Create(create)) => create.group_info,
+                Some(Content::Commit(commit)) => commit.group_info,
+                _ => return Err(rows.bad_row("the entry of a GroupInfo", "it holds none")),
+            };
+            Ok(Some(GroupInfo { epoch: head.group_info_epoch, message }))
+        })
+    }
+
+    /// The shard that a group lives in. For the directory shard.
+    pub fn locate(&self, group: &[u8]) -> Result<Option<ShardId>, StorageError> {
+        self.read(|rows| {
+            let shard = get_as(rows, &Key::ShardOf { group }, decode_number)?;
+            let shard = shard.map(ShardId::try_from).transpose();
+            shard.map_err(|error| rows.bad_row("the place of a group", error))
+        })
+    }
+
+    /// Welcomes that wait for a client after a position, oldest first, at most `max`.
+    pub fn inbox(
+        &self,
+        client: &[u8],
+        after: u64,
+        max: usize,
+    ) -> Result<Vec<log::PendingWelcome>, StorageError> {
+        self.read(|rows| {
+            let Some(inbox) = get_as(rows, &Key::Inbox { client }, InboxRow::decode)? else {
+                return Ok(Vec::new());
+            };
+            let Some(first) = after.max(inbox.after).checked_add(1) else { return Ok(Vec::new()) };
+            let mut waiting = Vec::new();
+            let start = Key::Welcome { client, position: first }.encode();
+            let end = Key::Welcome { client, position: u64::MAX }.encode();
+            rows.scan(&start, end, max, |key, value| {
+                let bad = |error: DecodeError| rows.bad_row("a waiting Welcome", error);
+                let row = WelcomeRow::decode(Bytes::copy_from_slice(value)).map_err(bad)?;
+                waiting.push((trailing_number(key).map_err(bad)?, row));
+                Ok(true)
+            })?;
+            let welcomes =
+                waiting.into_iter().map(|(position, row)| self.welcome(rows, client, position, row));
+            welcomes.collect()
+        })
+    }
+
+    /// How many KeyPackages of a client are left. For the directory shard.
+    pub fn key_package_status(&self, client: &[u8]) -> Result<KeyPackageStatus, StorageError> {
+        self.read(|rows| {
+            let row = get_as(rows, &Key::KeyPackages { client }, KeyPackagesRow::decode)?.unwrap_or_default();
+            Ok(KeyPackageStatus {
+                one_time_left: u32::try_from(row.one_time_left()).unwrap_or(u32::MAX),
+                has_last_resort: row.has_last_resort,
+            })
+        })
+    }
+
+    fn welcome(
+        &self,
+        rows: &Rows<'_>,
+        client: &[u8],
+        position: u64,
+        row: WelcomeRow,
+    ) -> Result<log::PendingWelcome, StorageError> {
+        let Some(Content::Commit(commit)) = groups::content(rows, position)?.content else {
+            return Err(rows.bad_row("the entry of a Welcome", "it is no commit"));
+        };
+        let of_client = commit.recipients.into_iter().filter(|to| to.client_id == client);
+        let mut key_package_refs: Vec<Bytes> = of_client.map(|to| to.key_package_ref).collect();
+        key_package_refs.sort();
+        key_package_refs.dedup();
+        let place = log::ShardPosition { shard: self.state.shard, position };
+        Ok(log::PendingWelcome {
+            cursor: Some(log::InboxCursor { positions: vec![place] }),
+            group_id: row.group,
+            seq: row.seq,
+            chain_hash: row.chain.to_bytes(),
+            state_id: row.state_id.to_bytes(),
+            epoch: row.epoch,
+            kind: log::GroupKind::from(row.kind).into(),
+            welcome: commit.welcome,
+            key_package_refs,
+        })
+    }
+
+    /// Reads from one generation of the state. What fails because another one began meanwhile is read again.
+    fn read<T>(&self, read: impl Fn(&Rows<'_>) -> Result<T, StorageError>) -> Result<T, StorageError> {
+        for _ in 1..READ_ATTEMPTS {
+            let rows = self.state.rows()?;
+            match read(&rows) {
+                Err(StorageError::Corrupt { .. }) if !Arc::ptr_eq(&rows.current, &self.state.current()) => {}
+                result => return result,
+            }
+        }
+        read(&self.state.rows()?)
+    }
+}
+
+fn head(rows: &Rows<'_>, group: &[u8]) -> Result<Option<Head>, StorageError> {
+    get_as(rows, &Key::Head { group }, |row| Head::decode(&row))
+}
+
+fn get_as<T, E: std::fmt::Display>(
+    rows: &Rows<'_>,
+    key: &Key<'_>,
+    decode: impl Fn(Bytes) -> Result<T, E>,
+) -> Result<Option<T>, StorageError> {
+    let row = rows.get(&key.encode())?;
+    row.map(|row| decode(row).map_err(|error| rows.bad_row("a row", error))).transpose()
+}
