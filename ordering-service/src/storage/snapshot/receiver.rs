@@ -21,7 +21,7 @@ use crate::storage::{
     },
     metrics,
     state::{
-        keys::{Key, RowKind, row_kind},
+        keys::{RowKey, RowKind, row_kind},
         rows::encode_number,
         shard::ShardState,
     },
@@ -74,9 +74,9 @@ impl SnapshotReceiver {
         let Staged { state, generation, .. } = &self.staged;
         {
             let family = state.database.need(&generation.state_family(state.shard))?;
-            self.batch.put_cf(&family, Key::Position.encode(), position);
+            self.batch.put_cf(&family, RowKey::Position.encode(), position);
             if let Some(last) = last_log_id {
-                self.batch.put_cf(&family, Key::Base.encode(), encode_number(last.index));
+                self.batch.put_cf(&family, RowKey::Base.encode(), encode_number(last.index));
             }
         }
         self.flush_batch()?;

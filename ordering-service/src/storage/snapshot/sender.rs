@@ -20,7 +20,7 @@ use crate::storage::{
     log::{StoredMembership, codec::encode_position, rocks::key as log_key},
     metrics,
     state::{
-        keys::{Key, RowKind, row_kind},
+        keys::{RowKey, RowKind, row_kind},
         rows::record_index,
         shard::ShardState,
     },
@@ -72,7 +72,7 @@ fn read(state: &ShardState, chunks: &mpsc::Sender<Chunk>) -> Result<(), StorageE
     let moment = rocks.snapshot();
     let reading = |error| rows.error(error);
 
-    let position = moment.get_cf(&rows.state, Key::Position.encode()).map_err(reading)?;
+    let position = moment.get_cf(&rows.state, RowKey::Position.encode()).map_err(reading)?;
     let position = position.unwrap_or_else(|| encode_position(None, &StoredMembership::default()));
     let mut frames = FrameWriter::new(state.shard, &position);
     let mut all = moment.raw_iterator_cf_opt(&rows.state, ReadOptions::default());

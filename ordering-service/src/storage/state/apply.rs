@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{
     batch::Batch,
     directory, groups, inbox, key_packages,
-    keys::Key,
+    keys::RowKey,
     shard::{Position, ShardState},
 };
 use crate::{
@@ -54,7 +54,7 @@ pub(crate) fn apply(state: &ShardState, entries: &[Committed]) -> Result<Vec<Out
     if position == before {
         return Ok(outcomes);
     }
-    batch.put(&Key::Position, encode_position(position.last_applied.as_ref(), &position.membership));
+    batch.put(&RowKey::Position, encode_position(position.last_applied.as_ref(), &position.membership));
     let dropped = batch.dropped;
     let (changes, heads, advanced) = batch.finish();
     let last_applied = position.last_applied.map_or(0, |last| last.index);

@@ -10,7 +10,7 @@ use group_log::Head;
 use rocksdb::WriteBatch;
 
 use super::{
-    keys::Key,
+    keys::RowKey,
     observer::Advanced,
     rows::{decode_number, encode_number},
     shard::{Rows, ShardState},
@@ -36,7 +36,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The value of a row.
-    pub(crate) fn get(&self, key: &Key<'_>) -> Result<Option<Bytes>, StorageError> {
+    pub(crate) fn get(&self, key: &RowKey<'_>) -> Result<Option<Bytes>, StorageError> {
         let key = key.encode();
         match self.changes.get(&key) {
             Some(changed) => Ok(changed.clone()),
@@ -47,7 +47,7 @@ impl<'a> Batch<'a> {
     /// The value of a row, decoded.
     pub(crate) fn get_as<T>(
         &self,
-        key: &Key<'_>,
+        key: &RowKey<'_>,
         what: &str,
         decode: impl Fn(Bytes) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, StorageError> {
@@ -56,27 +56,27 @@ impl<'a> Batch<'a> {
     }
 
     /// The value of a row that is a number.
-    pub(crate) fn get_number(&self, key: &Key<'_>, what: &str) -> Result<Option<u64>, StorageError> {
+    pub(crate) fn get_number(&self, key: &RowKey<'_>, what: &str) -> Result<Option<u64>, StorageError> {
         self.get_as(key, what, decode_number)
     }
 
-    pub(crate) fn put(&mut self, key: &Key<'_>, value: impl Into<Bytes>) {
+    pub(crate) fn put(&mut self, key: &RowKey<'_>, value: impl Into<Bytes>) {
         self.changes.insert(key.encode(), Some(value.into()));
     }
 
-    pub(crate) fn put_number(&mut self, key: &Key<'_>, number: u64) {
+    pub(crate) fn put_number(&mut self, key: &RowKey<'_>, number: u64) {
         self.put(key, encode_number(number));
     }
 
-    pub(crate) fn delete(&mut self, key: &Key<'_>) {
+    pub(crate) fn delete(&mut self, key: &RowKey<'_>) {
         self.changes.insert(key.encode(), None);
     }
 
     /// Keys from `start` to `last`, in order, at most `max` of them.
     pub(crate) fn keys(
         &self,
-        start: &Key<'_>,
-        last: &Key<'_>,
+        start: &RowKey<'_>,
+        last: &RowKey<'_>,
         max: usize,
     ) -> Result<Vec<Vec<u8>>, StorageError> {
         let (start, mut end) = (start.encode(), last.encode());
@@ -101,7 +101,7 @@ impl<'a> Batch<'a> {
         if let Some(head) = self.heads.get(group).copied().or_else(|| self.state.cached_head(group)) {
             return Ok(Some(head));
         }
-        let row = self.rows.get(&Key::Head { group }.encode())?;
+        let row = self.rows.get(&RowKey::Head { group }.encode())?;
         row.map(|row| Head::decode(&row).map_err(|error| self.rows.bad_row("a head", error))).transpose()
     }
 
@@ -116,7 +116,7 @@ impl<'a> Batch<'a> {
 
     /// No row refers to this log entry.
     pub(crate) fn unreferenced(&mut self, index: u64) {
-        self.put(&Key::Unreferenced { index }, Bytes::new());
+        self.put(&RowKey::Unreferenced { index }, Bytes::new());
     }
 
     /// Everything for one write, and what has moved on.
@@ -130,7 +130,7 @@ impl<'a> Batch<'a> {
         }
         let mut advanced = Vec::with_capacity(self.heads.len() + self.inboxes.len());
         for (group, head) in &self.heads {
-            batch.put_cf(&self.rows.state, Key::Head { group }.encode(), head.encode());
+            batch.put_cf(&self.rows.state, RowKey::Head { group }.encode(), head.encode());
             advanced.push(Advanced::Group { group_id: group.clone(), seq: head.seq });
         }
         let inboxes = self.inboxes.into_iter();

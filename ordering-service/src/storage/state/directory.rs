@@ -6,7 +6,7 @@ use concordat_proto::{
     ordering::v1::{AssignGroup, GroupAssigned, outcome::Outcome},
 };
 
-use super::{batch::Batch, keys::Key};
+use super::{batch::Batch, keys::RowKey};
 use crate::storage::{error::StorageError, limits::MAX_SHARDS};
 
 /// Assigns a group to the shard wanted, or answers the shard that it has already.
@@ -21,7 +21,7 @@ pub(super) fn assign(batch: &mut Batch<'_>, assign: AssignGroup) -> Result<Outco
         let facts = [("field", "shard".into()), ("expected", expected), ("got", shard.to_string())];
         return Ok(Outcome::Refused(convert::refused(Reason::Malformed, message, facts)));
     }
-    let key = Key::ShardOf { group: &group_id };
+    let key = RowKey::ShardOf { group: &group_id };
     let shard = match batch.get_number(&key, "the place of a group")? {
         Some(taken) => {
             u32::try_from(taken).map_err(|error| batch.rows.bad_row("the place of a group", error))?

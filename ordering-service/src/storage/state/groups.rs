@@ -11,7 +11,7 @@ use prost::Message;
 use super::{
     batch::Batch,
     inbox,
-    keys::Key,
+    keys::RowKey,
     rows::{RecordRow, WelcomeRow},
     shard::Rows,
 };
@@ -57,13 +57,13 @@ pub(super) fn submit(
 fn store(batch: &mut Batch<'_>, group: &Bytes, change: Change, index: u64) -> Result<(), StorageError> {
     let Change { head, seq, record, commit_ending, recent_put, recent_delete, welcomes } = change;
     if let Some((epoch, commit)) = commit_ending {
-        batch.put(&Key::Commit { group, epoch }, commit.encode());
+        batch.put(&RowKey::Commit { group, epoch }, commit.encode());
     }
     if let Some(id) = recent_delete {
-        batch.delete(&Key::Recent { group, id: id.as_bytes() });
+        batch.delete(&RowKey::Recent { group, id: id.as_bytes() });
     }
     if let Some(id) = recent_put {
-        batch.put_number(&Key::Recent { group, id: id.as_bytes() }, seq);
+        batch.put_number(&RowKey::Recent { group, id: id.as_bytes() }, seq);
     }
     if !welcomes.is_empty() {
         let row = WelcomeRow {
@@ -78,7 +78,7 @@ fn store(batch: &mut Batch<'_>, group: &Bytes, change: Change, index: u64) -> Re
             inbox::deliver(batch, note.client_id.to_bytes(), index, &row)?;
         }
     }
-    batch.put(&Key::Record { group, seq }, RecordRow { index, record }.encode());
+    batch.put(&RowKey::Record { group, seq }, RecordRow { index, record }.encode());
     batch.set_head(group, head);
     Ok(())
 }
@@ -92,7 +92,7 @@ fn winner(batch: &Batch<'_>, group: &[u8], seq: u64) -> Result<log::Entry, Stora
 }
 
 fn record_row(batch: &Batch<'_>, group: &[u8], seq: u64) -> Result<Option<RecordRow>, StorageError> {
-    let row = batch.get(&Key::Record { group, seq })?;
+    let row = batch.get(&RowKey::Record { group, seq })?;
     row.map(|row| RecordRow::decode(&row).map_err(|error| batch.rows.bad_row("a record", error))).transpose()
 }
 
@@ -134,7 +134,7 @@ impl View for GroupView<'_, '_> {
     }
 
     fn commit_ending(&self, epoch: u64) -> Result<Option<CommitRef>, StorageError> {
-        let row = self.batch.get(&Key::Commit { group: self.group, epoch })?;
+        let row = self.batch.get(&RowKey::Commit { group: self.group, epoch })?;
         let decode = |row: Bytes| {
             CommitRef::decode(&row).map_err(|error| self.batch.rows.bad_row("a commit reference", error))
         };
@@ -142,7 +142,7 @@ impl View for GroupView<'_, '_> {
     }
 
     fn recent(&self, id: &EntryId) -> Result<Option<u64>, StorageError> {
-        self.batch.get_number(&Key::Recent { group: self.group, id: id.as_bytes() }, "a recent entry")
+        self.batch.get_number(&RowKey::Recent { group: self.group, id: id.as_bytes() }, "a recent entry")
     }
 
     fn record(&self, seq: u64) -> Result<Option<Record>, StorageError> {

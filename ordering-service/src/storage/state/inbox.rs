@@ -8,7 +8,7 @@ use concordat_proto::{
 
 use super::{
     batch::Batch,
-    keys::{Key, trailing_number},
+    keys::{RowKey, trailing_number},
     rows::{InboxRow, WelcomeRow},
 };
 use crate::storage::{error::StorageError, limits::INBOX_WELCOMES_PER_CLIENT};
@@ -30,8 +30,8 @@ pub(super) fn deliver(
         batch.dropped += 1;
     }
     inbox.waiting += 1;
-    batch.put(&Key::Welcome { client: &client, position }, row.encode());
-    batch.put(&Key::Inbox { client: &client }, inbox.encode());
+    batch.put(&RowKey::Welcome { client: &client, position }, row.encode());
+    batch.put(&RowKey::Inbox { client: &client }, inbox.encode());
     batch.inbox_advanced(client, position);
     Ok(())
 }
@@ -47,7 +47,7 @@ pub(super) fn acknowledge(batch: &mut Batch<'_>, ack: AckWelcomes) -> Result<Out
         let removed = remove(batch, &client, inbox.after, ack.position, INBOX_WELCOMES_PER_CLIENT as usize)?;
         inbox.waiting = inbox.waiting.saturating_sub(removed.len() as u64);
         inbox.after = removed.last().copied().unwrap_or(inbox.after);
-        batch.put(&Key::Inbox { client: &client }, inbox.encode());
+        batch.put(&RowKey::Inbox { client: &client }, inbox.encode());
     }
     let left = u32::try_from(inbox.waiting).unwrap_or(u32::MAX);
     Ok(Outcome::WelcomesAcked(WelcomesAcked { left }))
@@ -61,18 +61,18 @@ fn remove(
     upto: u64,
     max: usize,
 ) -> Result<Vec<u64>, StorageError> {
-    let first = Key::Welcome { client, position: after.saturating_add(1) };
-    let last = Key::Welcome { client, position: upto };
+    let first = RowKey::Welcome { client, position: after.saturating_add(1) };
+    let last = RowKey::Welcome { client, position: upto };
     let mut removed = Vec::new();
     for key in batch.keys(&first, &last, max)? {
         let position =
             trailing_number(&key).map_err(|error| batch.rows.bad_row("a waiting Welcome", error))?;
-        batch.delete(&Key::Welcome { client, position });
+        batch.delete(&RowKey::Welcome { client, position });
         removed.push(position);
     }
     Ok(removed)
 }
 
 fn inbox(batch: &Batch<'_>, client: &[u8]) -> Result<InboxRow, StorageError> {
-    Ok(batch.get_as(&Key::Inbox { client }, "an inbox", InboxRow::decode)?.unwrap_or_default())
+    Ok(batch.get_as(&RowKey::Inbox { client }, "an inbox", InboxRow::decode)?.unwrap_or_default())
 }

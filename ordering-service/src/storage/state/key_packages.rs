@@ -16,7 +16,7 @@ use concordat_proto::{
 
 use super::{
     batch::Batch,
-    keys::Key,
+    keys::RowKey,
     rows::{ClaimOrderRow, KeyPackagesRow, decode_key_package, encode_key_package},
 };
 use crate::storage::{
@@ -42,7 +42,7 @@ pub(super) fn upload(batch: &mut Batch<'_>, upload: UploadKeyPackages) -> Result
         let mut fresh = std::collections::BTreeSet::new();
         for package in key_packages.iter().filter(|package| !package.last_resort) {
             let reference = &package.key_package_ref;
-            if batch.get(&Key::KeyPackageRef { client: &client, reference })?.is_none() {
+            if batch.get(&RowKey::KeyPackageRef { client: &client, reference })?.is_none() {
                 fresh.insert(reference);
             }
         }
@@ -56,7 +56,7 @@ pub(super) fn upload(batch: &mut Batch<'_>, upload: UploadKeyPackages) -> Result
     for package in &key_packages {
         add(batch, &client, &mut row, package)?;
     }
-    batch.put(&Key::KeyPackages { client: &client }, row.encode());
+    batch.put(&RowKey::KeyPackages { client: &client }, row.encode());
     Ok(Outcome::KeyPackagesUploaded(KeyPackagesUploaded {
         one_time_left: left(&row),
         has_last_resort: row.has_last_resort,
@@ -70,7 +70,7 @@ pub(super) fn claim(batch: &mut Batch<'_>, claim: ClaimKeyPackage) -> Result<Out
         return Ok(Outcome::Refused(refused));
     }
     let mut row = key_packages_row(batch, &client)?;
-    let key = Key::Claim { client: &client, claimer: &claimer, claim: &claim_id };
+    let key = RowKey::Claim { client: &client, claimer: &claimer, claim: &claim_id };
     let answer = |row: &KeyPackagesRow, package| {
         let claimed = KeyPackageClaimed { key_package: Some(package), one_time_left: left(row) };
         Ok(Outcome::KeyPackageClaimed(claimed))
@@ -85,10 +85,10 @@ pub(super) fn claim(batch: &mut Batch<'_>, claim: ClaimKeyPackage) -> Result<Out
     batch.put(&key, encode_key_package(&package));
     let one_time_ref = if package.last_resort { Bytes::new() } else { package.key_package_ref.clone() };
     let order = ClaimOrderRow { claimer, claim: claim_id, one_time_ref };
-    batch.put(&Key::ClaimOrder { client: &client, number: row.next_claim }, order.encode());
+    batch.put(&RowKey::ClaimOrder { client: &client, number: row.next_claim }, order.encode());
     row.next_claim += 1;
     forget_old_claim(batch, &client, &mut row)?;
-    batch.put(&Key::KeyPackages { client: &client }, row.encode());
+    batch.put(&RowKey::KeyPackages { client: &client }, row.encode());
     answer(&row, package)
 }
 
@@ -99,11 +99,11 @@ fn take(
     row: &mut KeyPackagesRow,
 ) -> Result<Option<KeyPackage>, StorageError> {
     if row.one_time_left() == 0 {
-        return batch.get_as(&Key::LastResort { client }, "a key package", decode_key_package);
+        return batch.get_as(&RowKey::LastResort { client }, "a key package", decode_key_package);
     }
     let package = stored(batch, client, row.first)?;
-    batch.delete(&Key::KeyPackage { client, number: row.first });
-    batch.put(&Key::KeyPackageRef { client, reference: &package.key_package_ref }, HANDED_OUT);
+    batch.delete(&RowKey::KeyPackage { client, number: row.first });
+    batch.put(&RowKey::KeyPackageRef { client, reference: &package.key_package_ref }, HANDED_OUT);
     row.first += 1;
     Ok(Some(package))
 }
@@ -116,14 +116,14 @@ fn forget_old_claim(
     if row.next_claim - row.first_claim <= CLAIMS_REMEMBERED_PER_CLIENT {
         return Ok(());
     }
-    let key = Key::ClaimOrder { client, number: row.first_claim };
+    let key = RowKey::ClaimOrder { client, number: row.first_claim };
     let Some(old) = batch.get_as(&key, "a claim", ClaimOrderRow::decode)? else {
         return Err(batch.rows.bad_row("a claim", "it is missing"));
     };
     batch.delete(&key);
-    batch.delete(&Key::Claim { client, claimer: &old.claimer, claim: &old.claim });
+    batch.delete(&RowKey::Claim { client, claimer: &old.claimer, claim: &old.claim });
     if !old.one_time_ref.is_empty() {
-        batch.delete(&Key::KeyPackageRef { client, reference: &old.one_time_ref });
+        batch.delete(&RowKey::KeyPackageRef { client, reference: &old.one_time_ref });
     }
     row.first_claim += 1;
     Ok(())
@@ -135,17 +135,17 @@ fn add(
     row: &mut KeyPackagesRow,
     package: &KeyPackage,
 ) -> Result<(), StorageError> {
-    let known = Key::KeyPackageRef { client, reference: &package.key_package_ref };
+    let known = RowKey::KeyPackageRef { client, reference: &package.key_package_ref };
     if batch.get(&known)?.is_some() {
         return Ok(());
     }
     batch.put(&known, STORED);
     if package.last_resort {
         remove_last_resort(batch, client)?;
-        batch.put(&Key::LastResort { client }, encode_key_package(package));
+        batch.put(&RowKey::LastResort { client }, encode_key_package(package));
         row.has_last_resort = true;
     } else {
-        batch.put(&Key::KeyPackage { client, number: row.next }, encode_key_package(package));
+        batch.put(&RowKey::KeyPackage { client, number: row.next }, encode_key_package(package));
         row.next += 1;
     }
     Ok(())
@@ -154,8 +154,8 @@ fn add(
 fn remove_all(batch: &mut Batch<'_>, client: &[u8], row: &mut KeyPackagesRow) -> Result<(), StorageError> {
     for number in row.first..row.next {
         let package = stored(batch, client, number)?;
-        batch.delete(&Key::KeyPackage { client, number });
-        batch.delete(&Key::KeyPackageRef { client, reference: &package.key_package_ref });
+        batch.delete(&RowKey::KeyPackage { client, number });
+        batch.delete(&RowKey::KeyPackageRef { client, reference: &package.key_package_ref });
     }
     row.first = row.next;
     remove_last_resort(batch, client)?;
@@ -164,21 +164,23 @@ fn remove_all(batch: &mut Batch<'_>, client: &[u8], row: &mut KeyPackagesRow) ->
 }
 
 fn remove_last_resort(batch: &mut Batch<'_>, client: &[u8]) -> Result<(), StorageError> {
-    let key = Key::LastResort { client };
+    let key = RowKey::LastResort { client };
     if let Some(old) = batch.get_as(&key, "a key package", decode_key_package)? {
         batch.delete(&key);
-        batch.delete(&Key::KeyPackageRef { client, reference: &old.key_package_ref });
+        batch.delete(&RowKey::KeyPackageRef { client, reference: &old.key_package_ref });
     }
     Ok(())
 }
 
 fn stored(batch: &Batch<'_>, client: &[u8], number: u64) -> Result<KeyPackage, StorageError> {
-    let package = batch.get_as(&Key::KeyPackage { client, number }, "a key package", decode_key_package)?;
+    let package =
+        batch.get_as(&RowKey::KeyPackage { client, number }, "a key package", decode_key_package)?;
     package.ok_or_else(|| batch.rows.bad_row("a key package", "it is missing"))
 }
 
 fn key_packages_row(batch: &Batch<'_>, client: &[u8]) -> Result<KeyPackagesRow, StorageError> {
-    let row = batch.get_as(&Key::KeyPackages { client }, "counts of key packages", KeyPackagesRow::decode)?;
+    let row =
+        batch.get_as(&RowKey::KeyPackages { client }, "counts of key packages", KeyPackagesRow::decode)?;
     Ok(row.unwrap_or_default())
 }
 

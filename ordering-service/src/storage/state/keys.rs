@@ -43,7 +43,7 @@ const LAST_RESORT: u8 = 0x45;
 
 /// The key of one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Key<'a> {
+pub(crate) enum RowKey<'a> {
     Position,
     Base,
     Unreferenced { index: u64 },
@@ -62,27 +62,27 @@ pub(crate) enum Key<'a> {
     LastResort { client: &'a [u8] },
 }
 
-impl Key<'_> {
+impl RowKey<'_> {
     /// The bytes of the key.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let key = |tag: u8| KeyBytes(Vec::with_capacity(64)).byte(tag);
         match *self {
-            Key::Position => key(POSITION),
-            Key::Base => key(BASE),
-            Key::Unreferenced { index } => key(UNREFERENCED).int(index),
-            Key::Head { group } => key(HEAD).name(group),
-            Key::Record { group, seq } => key(RECORD).name(group).int(seq),
-            Key::Commit { group, epoch } => key(COMMIT).name(group).int(epoch),
-            Key::Recent { group, id } => key(RECENT).name(group).bytes(id),
-            Key::Welcome { client, position } => key(WELCOME).name(client).int(position),
-            Key::Inbox { client } => key(INBOX).name(client),
-            Key::ShardOf { group } => key(SHARD_OF).name(group),
-            Key::KeyPackages { client } => key(KEY_PACKAGES).name(client),
-            Key::KeyPackage { client, number } => key(KEY_PACKAGE).name(client).int(number),
-            Key::KeyPackageRef { client, reference } => key(KEY_PACKAGE_REF).name(client).name(reference),
-            Key::Claim { client, claimer, claim } => key(CLAIM).name(client).name(claimer).name(claim),
-            Key::ClaimOrder { client, number } => key(CLAIM_ORDER).name(client).int(number),
-            Key::LastResort { client } => key(LAST_RESORT).name(client),
+            RowKey::Position => key(POSITION),
+            RowKey::Base => key(BASE),
+            RowKey::Unreferenced { index } => key(UNREFERENCED).int(index),
+            RowKey::Head { group } => key(HEAD).name(group),
+            RowKey::Record { group, seq } => key(RECORD).name(group).int(seq),
+            RowKey::Commit { group, epoch } => key(COMMIT).name(group).int(epoch),
+            RowKey::Recent { group, id } => key(RECENT).name(group).bytes(id),
+            RowKey::Welcome { client, position } => key(WELCOME).name(client).int(position),
+            RowKey::Inbox { client } => key(INBOX).name(client),
+            RowKey::ShardOf { group } => key(SHARD_OF).name(group),
+            RowKey::KeyPackages { client } => key(KEY_PACKAGES).name(client),
+            RowKey::KeyPackage { client, number } => key(KEY_PACKAGE).name(client).int(number),
+            RowKey::KeyPackageRef { client, reference } => key(KEY_PACKAGE_REF).name(client).name(reference),
+            RowKey::Claim { client, claimer, claim } => key(CLAIM).name(client).name(claimer).name(claim),
+            RowKey::ClaimOrder { client, number } => key(CLAIM_ORDER).name(client).int(number),
+            RowKey::LastResort { client } => key(LAST_RESORT).name(client),
         }
         .0
     }
@@ -91,9 +91,9 @@ impl Key<'_> {
 /// What the key of a row says to those who walk over all rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowKind {
-    /// Where the state stands: [`Key::Position`], [`Key::Base`] and [`Key::Unreferenced`]. Meaningful on this node only.
+    /// Where the state stands: [`RowKey::Position`], [`RowKey::Base`] and [`RowKey::Unreferenced`]. Meaningful on this node only.
     Local,
-    /// [`Key::Record`]: refers to a row of the log.
+    /// [`RowKey::Record`]: refers to a row of the log.
     Record,
     /// Everything else.
     Plain,
@@ -157,35 +157,35 @@ mod tests {
     }
 
     /// Reads a key back, to show that it says all that went in.
-    fn decode(bytes: &[u8]) -> Key<'_> {
+    fn decode(bytes: &[u8]) -> RowKey<'_> {
         let number = || trailing_number(bytes).unwrap();
         let mut rest = &bytes[1..];
         match bytes[0] {
-            POSITION => Key::Position,
-            BASE => Key::Base,
-            UNREFERENCED => Key::Unreferenced { index: number() },
-            HEAD => Key::Head { group: take_name(&mut rest) },
-            RECORD => Key::Record { group: take_name(&mut rest), seq: number() },
-            COMMIT => Key::Commit { group: take_name(&mut rest), epoch: number() },
+            POSITION => RowKey::Position,
+            BASE => RowKey::Base,
+            UNREFERENCED => RowKey::Unreferenced { index: number() },
+            HEAD => RowKey::Head { group: take_name(&mut rest) },
+            RECORD => RowKey::Record { group: take_name(&mut rest), seq: number() },
+            COMMIT => RowKey::Commit { group: take_name(&mut rest), epoch: number() },
             RECENT => {
                 let group = take_name(&mut rest);
-                Key::Recent { group, id: rest.try_into().unwrap() }
+                RowKey::Recent { group, id: rest.try_into().unwrap() }
             }
-            WELCOME => Key::Welcome { client: take_name(&mut rest), position: number() },
-            INBOX => Key::Inbox { client: take_name(&mut rest) },
-            SHARD_OF => Key::ShardOf { group: take_name(&mut rest) },
-            KEY_PACKAGES => Key::KeyPackages { client: take_name(&mut rest) },
-            KEY_PACKAGE => Key::KeyPackage { client: take_name(&mut rest), number: number() },
+            WELCOME => RowKey::Welcome { client: take_name(&mut rest), position: number() },
+            INBOX => RowKey::Inbox { client: take_name(&mut rest) },
+            SHARD_OF => RowKey::ShardOf { group: take_name(&mut rest) },
+            KEY_PACKAGES => RowKey::KeyPackages { client: take_name(&mut rest) },
+            KEY_PACKAGE => RowKey::KeyPackage { client: take_name(&mut rest), number: number() },
             KEY_PACKAGE_REF => {
-                Key::KeyPackageRef { client: take_name(&mut rest), reference: take_name(&mut rest) }
+                RowKey::KeyPackageRef { client: take_name(&mut rest), reference: take_name(&mut rest) }
             }
-            CLAIM => Key::Claim {
+            CLAIM => RowKey::Claim {
                 client: take_name(&mut rest),
                 claimer: take_name(&mut rest),
                 claim: take_name(&mut rest),
             },
-            CLAIM_ORDER => Key::ClaimOrder { client: take_name(&mut rest), number: number() },
-            LAST_RESORT => Key::LastResort { client: take_name(&mut rest) },
+            CLAIM_ORDER => RowKey::ClaimOrder { client: take_name(&mut rest), number: number() },
+            LAST_RESORT => RowKey::LastResort { client: take_name(&mut rest) },
             tag => panic!("unknown tag {tag}"),
         }
     }
@@ -195,22 +195,22 @@ mod tests {
         fn keys_say_all_that_went_in(a: Vec<u8>, b: Vec<u8>, c: Vec<u8>, number: u64, id: [u8; 32]) {
             let (group, client) = (&a[..], &a[..]);
             let keys = [
-                Key::Position,
-                Key::Base,
-                Key::Unreferenced { index: number },
-                Key::Head { group },
-                Key::Record { group, seq: number },
-                Key::Commit { group, epoch: number },
-                Key::Recent { group, id: &id },
-                Key::Welcome { client, position: number },
-                Key::Inbox { client },
-                Key::ShardOf { group },
-                Key::KeyPackages { client },
-                Key::KeyPackage { client, number },
-                Key::KeyPackageRef { client, reference: &b },
-                Key::Claim { client, claimer: &b, claim: &c },
-                Key::ClaimOrder { client, number },
-                Key::LastResort { client },
+                RowKey::Position,
+                RowKey::Base,
+                RowKey::Unreferenced { index: number },
+                RowKey::Head { group },
+                RowKey::Record { group, seq: number },
+                RowKey::Commit { group, epoch: number },
+                RowKey::Recent { group, id: &id },
+                RowKey::Welcome { client, position: number },
+                RowKey::Inbox { client },
+                RowKey::ShardOf { group },
+                RowKey::KeyPackages { client },
+                RowKey::KeyPackage { client, number },
+                RowKey::KeyPackageRef { client, reference: &b },
+                RowKey::Claim { client, claimer: &b, claim: &c },
+                RowKey::ClaimOrder { client, number },
+                RowKey::LastResort { client },
             ];
             for key in keys {
                 let bytes = key.encode();
@@ -221,7 +221,7 @@ mod tests {
 
         #[test]
         fn records_lie_in_order_and_apart_from_other_groups(group: Vec<u8>, other: Vec<u8>, seqs: (u64, u64)) {
-            let key = |group: &[u8], seq| Key::Record { group, seq }.encode();
+            let key = |group: &[u8], seq| RowKey::Record { group, seq }.encode();
             prop_assert_eq!(key(&group, seqs.0).cmp(&key(&group, seqs.1)), seqs.0.cmp(&seqs.1));
             prop_assume!(group != other);
             let between = |bytes: &[u8]| {

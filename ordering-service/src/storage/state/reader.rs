@@ -11,7 +11,7 @@ use prost::Message;
 
 use super::{
     groups,
-    keys::{Key, trailing_number},
+    keys::{RowKey, trailing_number},
     rows::{InboxRow, KeyPackagesRow, RecordRow, WelcomeRow, decode_number},
     shard::{Rows, ShardState},
 };
@@ -90,8 +90,8 @@ impl ShardReader {
         let Some(first) = after_seq.checked_add(1) else { return Ok(Vec::new()) };
         self.read(|rows| {
             let mut records = Vec::new();
-            let start = Key::Record { group, seq: first }.encode();
-            let end = Key::Record { group, seq: u64::MAX }.encode();
+            let start = RowKey::Record { group, seq: first }.encode();
+            let end = RowKey::Record { group, seq: u64::MAX }.encode();
             rows.scan(&start, end, max_entries.min(PAGE_ENTRIES), |key, value| {
                 let seq = trailing_number(key).map_err(|error| rows.bad_row("a record", error))?;
                 let row = RecordRow::decode(value).map_err(|error| rows.bad_row("a record", error))?;
@@ -114,7 +114,7 @@ impl ShardReader {
     /// Chain hash of a group's entry, for checking a reader's cursor. Nothing if there is no such entry.
     pub fn entry_chain(&self, group: &[u8], seq: u64) -> Result<Option<ChainHash>, StorageError> {
         self.read(|rows| {
-            let row = get_as(rows, &Key::Record { group, seq }, |row| RecordRow::decode(&row))?;
+            let row = get_as(rows, &RowKey::Record { group, seq }, |row| RecordRow::decode(&row))?;
             Ok(row.map(|row| row.record.chain))
         })
     }
@@ -123,7 +123,7 @@ impl ShardReader {
     pub fn group_info(&self, group: &[u8]) -> Result<Option<GroupInfo>, StorageError> {
         self.read(|rows| {
             let Some(head) = head(rows, group)? else { return Ok(None) };
-            let key = Key::Record { group, seq: head.group_info_seq };
+            let key = RowKey::Record { group, seq: head.group_info_seq };
             let Some(row) = get_as(rows, &key, |row| RecordRow::decode(&row))? else {
                 return Err(rows.bad_row("the record of a GroupInfo", "it is missing"));
             };
@@ -139,7 +139,7 @@ impl ShardReader {
     /// The shard that a group lives in. For the directory shard.
     pub fn locate(&self, group: &[u8]) -> Result<Option<ShardId>, StorageError> {
         self.read(|rows| {
-            let shard = get_as(rows, &Key::ShardOf { group }, decode_number)?;
+            let shard = get_as(rows, &RowKey::ShardOf { group }, decode_number)?;
             let shard = shard.map(ShardId::try_from).transpose();
             shard.map_err(|error| rows.bad_row("the place of a group", error))
         })
@@ -153,13 +153,13 @@ impl ShardReader {
         max: usize,
     ) -> Result<Vec<log::PendingWelcome>, StorageError> {
         self.read(|rows| {
-            let Some(inbox) = get_as(rows, &Key::Inbox { client }, InboxRow::decode)? else {
+            let Some(inbox) = get_as(rows, &RowKey::Inbox { client }, InboxRow::decode)? else {
                 return Ok(Vec::new());
             };
             let Some(first) = after.max(inbox.after).checked_add(1) else { return Ok(Vec::new()) };
             let mut waiting = Vec::new();
-            let start = Key::Welcome { client, position: first }.encode();
-            let end = Key::Welcome { client, position: u64::MAX }.encode();
+            let start = RowKey::Welcome { client, position: first }.encode();
+            let end = RowKey::Welcome { client, position: u64::MAX }.encode();
             rows.scan(&start, end, max, |key, value| {
                 let bad = |error: DecodeError| rows.bad_row("a waiting Welcome", error);
                 let row = WelcomeRow::decode(Bytes::copy_from_slice(value)).map_err(bad)?;
@@ -175,7 +175,8 @@ impl ShardReader {
     /// How many KeyPackages of a client are left. For the directory shard.
     pub fn key_package_status(&self, client: &[u8]) -> Result<KeyPackageStatus, StorageError> {
         self.read(|rows| {
-            let row = get_as(rows, &Key::KeyPackages { client }, KeyPackagesRow::decode)?.unwrap_or_default();
+            let row =
+                get_as(rows, &RowKey::KeyPackages { client }, KeyPackagesRow::decode)?.unwrap_or_default();
             Ok(KeyPackageStatus {
                 one_time_left: u32::try_from(row.one_time_left()).unwrap_or(u32::MAX),
                 has_last_resort: row.has_last_resort,
@@ -225,12 +226,12 @@ impl ShardReader {
 }
 
 fn head(rows: &Rows<'_>, group: &[u8]) -> Result<Option<Head>, StorageError> {
-    get_as(rows, &Key::Head { group }, |row| Head::decode(&row))
+    get_as(rows, &RowKey::Head { group }, |row| Head::decode(&row))
 }
 
 fn get_as<T, E: std::fmt::Display>(
     rows: &Rows<'_>,
-    key: &Key<'_>,
+    key: &RowKey<'_>,
     decode: impl Fn(Bytes) -> Result<T, E>,
 ) -> Result<Option<T>, StorageError> {
     let row = rows.get(&key.encode())?;

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use rocksdb::{ReadOptions, WriteBatch};
 
 use super::{
-    keys::{Key, trailing_number},
+    keys::{RowKey, trailing_number},
     observer::ApplyObserver,
     rows::decode_number,
 };
@@ -198,19 +198,19 @@ fn load(
         base: None,
     };
     let state = database.need(&current.state_family)?;
-    let get = |key: Key<'_>| {
+    let get = |key: RowKey<'_>| {
         let row = database.rocks().get_cf(&state, key.encode());
         row.map_err(|error| StorageError::database(&format!("reading {}", current.state_family), error))
     };
     let bad = |error| StorageError::row(&current.state_family, error);
-    let position = match get(Key::Position)? {
+    let position = match get(RowKey::Position)? {
         None => Position::default(),
         Some(row) => {
             let (last_applied, membership) = decode_position(row.into()).map_err(bad)?;
             Position { last_applied, membership }
         }
     };
-    let base = get(Key::Base)?.map(|row| decode_number(row.into()).map_err(bad)).transpose()?;
+    let base = get(RowKey::Base)?.map(|row| decode_number(row.into()).map_err(bad)).transpose()?;
     Ok((Current { base, ..current }, position))
 }
 
@@ -304,8 +304,8 @@ impl Referrer for ShardState {
     fn unreferenced(&self, upto: u64, max: usize) -> Result<Vec<u64>, StorageError> {
         let rows = self.rows()?;
         let mut indexes = Vec::new();
-        let end = Key::Unreferenced { index: upto.saturating_add(1) }.encode();
-        rows.scan(&Key::Unreferenced { index: 0 }.encode(), end, max, |key, _| {
+        let end = RowKey::Unreferenced { index: upto.saturating_add(1) }.encode();
+        rows.scan(&RowKey::Unreferenced { index: 0 }.encode(), end, max, |key, _| {
             indexes
                 .push(trailing_number(key).map_err(|error| rows.bad_row("a row without referrer", error))?);
             Ok(true)
@@ -317,7 +317,7 @@ impl Referrer for ShardState {
         let rows = self.rows()?;
         let mut batch = WriteBatch::default();
         for index in indexes {
-            batch.delete_cf(&rows.state, Key::Unreferenced { index: *index }.encode());
+            batch.delete_cf(&rows.state, RowKey::Unreferenced { index: *index }.encode());
         }
         self.database.write_unlogged(batch)
     }
