@@ -88,7 +88,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
         openraft::impls::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
     type AsyncRuntime = openraft::impls::TokioRuntime;
     type Responder<T>
-        = openraft::impls::OneshotResponder<Self, T>
+        = super::responder::Responder<T>
     where
         T: openraft::OptionalSend + 'static;
     type Batch<T>
@@ -97,3 +97,12 @@ impl openraft::RaftTypeConfig for TypeConfig {
         T: openraft::OptionalSend + 'static;
     type ErrorSource = openraft::AnyError;
 }
+
+/// A position in a shard's Raft log.
+pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+/// A vote of a shard.
+pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
+/// An entry of a shard's Raft log.
+pub type LogEntry = openraft::type_config::alias::EntryOf<TypeConfig>;
+/// Who votes and who learns in a shard.
+pub type Membership = openraft::Membership<NodeId, NodeInfo>;

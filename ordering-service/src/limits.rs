@@ -1,0 +1,120 @@
+//! The bounds of this crate. Every queue, message and loop has its bound here.
+
+use std::time::Duration;
+
+// What clients may send.
+
+/// Submissions in one request of a submit stream.
+pub const SUBMISSIONS_PER_REQUEST: usize = 1024;
+/// Bytes of one encoded command.
+pub const COMMAND_BYTES: usize = 4 << 20;
+/// Bytes of one request of the API, whole batches included.
+pub const API_REQUEST_BYTES: usize = 16 << 20;
+/// Submissions of one stream that are not answered yet.
+pub const STREAM_SUBMISSIONS: usize = 8_192;
+/// Command bytes of one stream that are not answered yet.
+pub const STREAM_BYTES: usize = 64 << 20;
+/// Submissions of all streams of a node that are not answered yet.
+pub const NODE_SUBMISSIONS: usize = 65_536;
+/// Command bytes of all streams of a node that are not answered yet.
+pub const NODE_BYTES: usize = 256 << 20;
+/// Commits for one epoch of one group that wait on this leader for the first of them to be decided.
+pub const WAITING_COMMITS_PER_GROUP: usize = 1_024;
+/// Outcomes in one response of a submit stream.
+pub const OUTCOMES_PER_RESPONSE: usize = 1_024;
+/// Bytes of one response of a submit stream are kept near this: a superseded commit is answered with the winner.
+pub const RESPONSE_BYTES: usize = 4 << 20;
+/// How often the age of the submissions that are under way is looked at.
+pub const EXPIRY_INTERVAL: Duration = Duration::from_millis(100);
+/// What an overloaded node asks clients to wait.
+pub const OVERLOADED_RETRY: Duration = Duration::from_millis(50);
+/// What a client is asked to wait while no leader is known.
+pub const NO_LEADER_RETRY: Duration = Duration::from_millis(100);
+
+// What readers may ask for.
+
+/// Groups and inboxes that one stream follows.
+pub const FOLLOWED_PER_STREAM: usize = 100_000;
+/// Groups and inboxes that all streams of a node follow.
+pub const FOLLOWED_PER_NODE: usize = 1_000_000;
+/// Subscription streams of a node.
+pub const SUBSCRIBE_STREAMS: usize = 10_000;
+/// Responses of a subscription stream that wait for the network.
+pub const SUBSCRIBE_QUEUE: usize = 16;
+/// Entries of one response of a subscription stream.
+pub const SUBSCRIBE_ENTRIES: usize = 256;
+/// Bytes of one response with entries are kept near this (a single larger entry is sent alone).
+pub const ENTRIES_BYTES: usize = 1 << 20;
+/// Entries of one page when the reader names no number.
+pub const READ_ENTRIES_DEFAULT: usize = 100;
+/// Entries of one page at most.
+pub const READ_ENTRIES: usize = 1_000;
+/// Welcomes of one page, also when the reader names no number.
+pub const READ_WELCOMES: usize = 100;
+/// Between two states of a quorum watch at most.
+pub const QUORUM_WATCH_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a node looks at the quorum of its shards.
+pub const QUORUM_SAMPLE_INTERVAL: Duration = Duration::from_millis(25);
+
+/// Bytes of a group id.
+pub const GROUP_ID_BYTES: usize = 256;
+/// Bytes of a client id.
+pub const CLIENT_ID_BYTES: usize = 128;
+
+// Between nodes.
+
+/// Bytes of one message between nodes.
+pub const PEER_MESSAGE_BYTES: usize = 24 << 20;
+/// Append requests of one lane that are not answered yet.
+pub const LANE_REQUESTS: usize = 64;
+/// Entry bytes of one lane that are not answered yet (a single larger request is sent alone).
+pub const LANE_BYTES: usize = 16 << 20;
+/// Lanes of one replication stream.
+pub const LANES_PER_STREAM: usize = 1_024;
+/// Messages of a replication stream that wait for the network, in each direction.
+pub const PEER_QUEUE: usize = 64;
+/// Entries of one append request between nodes.
+pub const REPLICATION_ENTRIES: u64 = 2_048;
+/// Entries that one write to the log takes.
+pub const APPEND_ENTRIES: u64 = 4_096;
+/// Proposals that a leader takes at once.
+pub const PROPOSAL_BATCH: u64 = 4_096;
+/// Log entries that one purge removes at least.
+pub const PURGE_BATCH: u64 = 10_000;
+/// Log entries that are kept although a snapshot covers them.
+pub const LOG_ENTRIES_KEPT: u64 = 100_000;
+/// A snapshot transfer that makes no progress for this long is given up. Installing it must fit as well.
+pub const SNAPSHOT_PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
+/// Parts of a snapshot that wait for the network.
+pub const SNAPSHOT_QUEUE: usize = 4;
+/// The first pause before a peer is tried again; it doubles each time.
+pub const RECONNECT_MIN: Duration = Duration::from_millis(20);
+/// The longest pause before a peer is tried again.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(1);
+/// HTTP/2 pings on connections between nodes.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// A connection between nodes without an answer to an HTTP/2 ping for this long is closed.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// The same complaint about a peer is logged once in this time.
+pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+// Clusters.
+
+/// Data shards of a cluster at most.
+pub const DATA_SHARDS: u32 = 64;
+/// Data shards of a cluster when bootstrap names no number.
+pub const DATA_SHARDS_DEFAULT: u32 = 2;
+/// Nodes of a cluster, learners included.
+pub const NODES: usize = 32;
+/// Bytes of an address or of a site's name.
+pub const NAME_BYTES: usize = 255;
+/// A membership change or a transfer of leadership that takes longer is reported as unfinished.
+pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Adding a learner takes as long as copying its data: longer than this is reported as unfinished.
+pub const LEARNER_TIMEOUT: Duration = Duration::from_secs(600);
+/// Entries that a new learner may lack when it counts as caught up, by default.
+pub const LEARNER_LAG_DEFAULT: u64 = 1_000;
+/// Entries that the target of a leadership transfer may lack at most.
+pub const TRANSFER_LAG: u64 = 1_000;
+/// How long a graceful stop may take, leadership transfers included.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
