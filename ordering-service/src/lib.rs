@@ -1,5 +1,19 @@
 //! The cluster that agrees on the order of every group's log: Raft over RocksDB.
-#![allow(missing_docs)]
+//!
+//! A process is one [`server::Running`] node. [`raft`] replicates, [`storage`] keeps, [`api`] serves gateways, operators and peers,
+//! [`cluster`] forms clusters and changes them, [`quorum`] tells whether a quorum answers. [`dev`] runs several nodes in one process.
 
+pub mod api;
+pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod dev;
+pub mod error;
+pub mod hub;
+pub mod limits;
+pub mod metrics;
+pub mod node;
+pub mod quorum;
 pub mod raft;
+pub mod server;
 pub mod storage;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use concordat_proto::raft::v1 as pb;
-use openraft::{EntryPayload, StoredMembership, raft as rpc};
+use openraft::{EntryPayload, raft as rpc};
 
 use super::types::{LogEntry, LogId, Membership, NodeId, NodeInfo, Proposed, TypeConfig, Vote};
 
@@ -76,7 +76,8 @@ pub fn membership_in(membership: &pb::Membership) -> Result<Membership, Malforme
     Membership::new(configs, nodes).map_err(|_| Malformed("a membership without voters, or with a voter that is no node"))
 }
 
-fn node_in(node: &pb::Node) -> Result<NodeInfo, Malformed> {
+/// From the wire.
+pub fn node_in(node: &pb::Node) -> Result<NodeInfo, Malformed> {
     Ok(NodeInfo {
         peer_address: node.peer_address.clone(),
         address: node.address.clone(),
@@ -149,21 +150,6 @@ pub fn result_in(result: pb::AppendResult) -> Result<AppendResult, Malformed> {
         Result::Matched(m) => Ok(m.log_id.as_ref().map(log_id_in)),
         Result::Conflict(at) => Err(rpc::StreamAppendError::Conflict(log_id_in(&at))),
         Result::HigherVote(vote) => Err(rpc::StreamAppendError::HigherVote(vote_in(Some(&vote))?)),
-    })
-}
-
-/// What a snapshot contains, as openraft names it.
-pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
-
-/// From the wire.
-pub fn snapshot_meta_in(head: &pb::SnapshotHead) -> Result<SnapshotMeta, Malformed> {
-    let membership = match &head.last_membership {
-        Some(membership) => membership_in(membership)?,
-        None => Membership::default(),
-    };
-    Ok(SnapshotMeta {
-        last_log_id: head.last_log_id.as_ref().map(log_id_in),
-        last_membership: StoredMembership::new(head.last_membership_log_id.as_ref().map(log_id_in), membership),
     })
 }
 

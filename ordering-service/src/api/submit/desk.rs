@@ -1,0 +1,175 @@
+//! Takes submissions of all streams: decides what can be decided here and now, and proposes the rest.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Weak},
+};
+
+use bytes::Bytes;
+use concordat_proto::{
+    log::v1::{Reason, Refused, content::Content},
+    ordering::v1::{Command, GroupSubmission, Outcome, Submission, command::Command as Kind, outcome::Outcome as Answer},
+};
+use openraft::raft::ClientWriteResult;
+use prost::Message;
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    outbox::{NodeLoad, NotTaken, Outbox},
+    outcome::{answer, no_cluster, overloaded, unknown},
+    races::{Entered, Race, Races, Waiting},
+};
+use crate::{
+    error::{malformed, refused, too_large},
+    limits,
+    node::Node,
+    raft::{
+        responder::{Responder, ResultSink},
+        shard::SharedShard,
+        shards::Shards,
+        types::{DIRECTORY, Proposed, ShardId, TypeConfig},
+    },
+};
+
+type Sink = Arc<dyn ResultSink<ClientWriteResult<TypeConfig>>>;
+
+/// Takes submissions.
+pub struct Desk {
+    node: Arc<Node>,
+    load: Arc<NodeLoad>,
+    races: Arc<Races>,
+}
+
+impl Desk {
+    /// A node's desk, and the task that decides what had to wait.
+    pub fn open(node: Arc<Node>) -> Arc<Self> {
+        let (races, waited) = Races::new();
+        let desk = Arc::new(Self { node, load: Arc::default(), races });
+        tokio::spawn(decide_again(Arc::downgrade(&desk), waited));
+        desk
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// For a new stream.
+    pub fn outbox(&self) -> Arc<Outbox> {
+        Outbox::new(self.load.clone(), self.node.metrics.clone())
+    }
+
+    /// Writes the load into the metrics.
+    pub fn record_load(&self) {
+        let (submissions, bytes) = self.load.now();
+        self.node.metrics.under_way.set(submissions as f64);
+        self.node.metrics.bytes_under_way.set(bytes as f64);
+        self.node.metrics.waiting.set(self.races.waiting() as f64);
+    }
+
+    /// Takes one submission. It is answered through `outbox`, now or later.
+    ///
+    /// # Errors
+    /// An id that another submission under way has: the stream can not go on, because answers would be ambiguous.
+    pub async fn take(&self, outbox: &Arc<Outbox>, submission: Submission, now: Instant) -> Result<(), Refused> {
+        let Submission { id, shard, command } = submission;
+        if command.len() > limits::COMMAND_BYTES {
+            let refusal = too_large("a command", limits::COMMAND_BYTES, command.len());
+            outbox.refuse(id, answer(Answer::Refused(refusal)));
+            return Ok(());
+        }
+        match outbox.begin(id, command.len(), now) {
+            Ok(token) => self.decide(Waiting { outbox: outbox.clone(), token, shard, command }).await,
+            Err(NotTaken::Full(message)) => outbox.refuse(id, overloaded(message)),
+            Err(NotTaken::DuplicateId) => {
+                return Err(malformed("the id of a submission", "unique among those not answered yet", id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers a submission from what is applied here, lets it wait, or proposes it.
+    async fn decide(&self, submission: Waiting) {
+        let outcome = match self.look_at(&submission) {
+            Ok((shard, None)) => {
+                let sink = submission.outbox.clone();
+                return self.propose(shard, submission, sink).await;
+            }
+            Ok((shard, Some(race))) => match self.races.enter(race, submission) {
+                Entered::First(sink, submission) => return self.propose(shard, submission, sink).await,
+                Entered::Waits => return,
+                Entered::Full(submission) => {
+                    let full = overloaded("too many commits wait for the same epoch of one group");
+                    return submission.outbox.answer(submission.token, full);
+                }
+            },
+            Err(outcome) => outcome,
+        };
+        submission.outbox.answer(submission.token, outcome);
+    }
+
+    /// Checks a command by itself and against what is applied here. For a commit, names what it competes for.
+    fn look_at(&self, submission: &Waiting) -> Result<(&SharedShard, Option<Race>), Outcome> {
+        let shards = self.node.shards.get().ok_or_else(no_cluster)?;
+        let command = Command::decode(submission.command.clone())
+            .map_err(|error| refuse(malformed("a command", "an encoded ordering.v1.Command", error)))?;
+        let Some(command) = command.command else {
+            let message = "this server does not know the command: update it, or submit one that it knows";
+            return Err(refuse(refused(Reason::UnknownCommand, message)));
+        };
+        let shard = shard_for(shards, submission.shard, &command)?;
+        let Kind::Group(group) = command else { return Ok((shard, None)) };
+        if !is_commit(&group) {
+            return Ok((shard, None));
+        }
+        match shard.reader().decided(&group) {
+            Ok(Some(outcome)) => Err(outcome),
+            Ok(None) => {
+                let (group_id, epoch) = (group.group_id, group.epoch);
+                Ok((shard, Some(Race { shard: shard.id(), group_id, epoch })))
+            }
+            Err(error) => Err(unknown(error)),
+        }
+    }
+
+    async fn propose(&self, shard: &SharedShard, submission: Waiting, sink: Sink) {
+        let responder = Responder::new(sink, submission.token);
+        let proposed = Proposed { at_ms: self.node.clock.now_ms(), command: submission.command };
+        // An error means that Raft has stopped; the responder was dropped and has answered.
+        let _ = shard.raft().client_write_ff(proposed, Some(responder)).await;
+    }
+}
+
+async fn decide_again(desk: Weak<Desk>, mut waited: mpsc::UnboundedReceiver<VecDeque<Waiting>>) {
+    while let Some(waited) = waited.recv().await {
+        let Some(desk) = desk.upgrade() else { return };
+        for submission in waited {
+            if !submission.outbox.is_closed() {
+                desk.decide(submission).await;
+            }
+        }
+    }
+}
+
+fn refuse(refusal: Refused) -> Outcome {
+    answer(Answer::Refused(refusal))
+}
+
+fn is_commit(group: &GroupSubmission) -> bool {
+    matches!(group.content.as_ref().and_then(|c| c.content.as_ref()), Some(Content::Commit(_)))
+}
+
+/// Commands of the directory belong to shard 0, all others to a data shard.
+fn shard_for<'a>(shards: &'a Shards, shard: ShardId, command: &Kind) -> Result<&'a SharedShard, Outcome> {
+    let of_directory = matches!(command, Kind::AssignGroup(_) | Kind::UploadKeyPackages(_) | Kind::ClaimKeyPackage(_));
+    if of_directory == (shard == DIRECTORY)
+        && let Some(shard) = shards.get(shard)
+    {
+        return Ok(shard);
+    }
+    let expected = if of_directory { "0".to_owned() } else { format!("1 to {}", shards.data_shards()) };
+    let message = format!("this command belongs to shard {expected}, but came for shard {shard}: locate the group first");
+    let mut refusal = refused(Reason::WrongShard, message);
+    refusal.metadata = HashMap::from([("expected".into(), expected), ("got".into(), shard.to_string())]);
+    Err(refuse(refusal))
+}

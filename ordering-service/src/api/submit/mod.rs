@@ -1,0 +1,71 @@
+//! The submit stream: batches in, batches of outcomes out, matched by id, in any order.
+
+mod desk;
+mod outbox;
+mod outcome;
+mod races;
+
+use std::{pin::pin, sync::Arc};
+
+use concordat_proto::ordering::v1::SubmitRequest;
+use futures::future::{Either, select};
+use tokio::time::{Instant, interval};
+use tonic::{Status, Streaming};
+
+pub use self::{desk::Desk, outbox::Answers};
+use self::outbox::Outbox;
+use crate::{error::{ApiError, malformed}, limits};
+
+/// Serves one stream. The stream of answers ends when the requests have ended and everything is answered.
+pub fn serve(desk: Arc<Desk>, requests: Streaming<SubmitRequest>) -> Answers {
+    let outbox = desk.outbox();
+    tokio::spawn(run(desk, outbox.clone(), requests));
+    Answers(outbox)
+}
+
+async fn run(desk: Arc<Desk>, outbox: Arc<Outbox>, requests: Streaming<SubmitRequest>) {
+    desk.node().metrics.submit_streams.increment(1.0);
+    {
+        let read = pin!(read(&desk, &outbox, requests));
+        let expire = pin!(expire(&desk, &outbox));
+        if let Either::Left((ended, expire)) = select(read, expire).await {
+            outbox.end_input(ended.err());
+            // What is under way still gets its answer, or expires.
+            expire.await;
+        }
+    }
+    desk.node().metrics.submit_streams.decrement(1.0);
+}
+
+async fn read(desk: &Desk, outbox: &Arc<Outbox>, mut requests: Streaming<SubmitRequest>) -> Result<(), Status> {
+    loop {
+        outbox.room().await;
+        let message = tokio::select! {
+            message = requests.message() => message,
+            // A draining server takes nothing more.
+            () = desk.node().stop.cancelled() => return Ok(()),
+        };
+        // A stream that broke ends like one that was ended: what is under way goes on.
+        let Ok(Some(request)) = message else { return Ok(()) };
+        let count = request.submissions.len();
+        if count > limits::SUBMISSIONS_PER_REQUEST {
+            let expected = format!("at most {} submissions", limits::SUBMISSIONS_PER_REQUEST);
+            return Err(ApiError::from(malformed("a request", &expected, count)).into());
+        }
+        let now = Instant::now();
+        for submission in request.submissions {
+            desk.take(outbox, submission, now).await.map_err(ApiError::from)?;
+        }
+    }
+}
+
+/// Answers what takes too long, until nothing is left to answer.
+async fn expire(desk: &Desk, outbox: &Outbox) {
+    let mut ticks = interval(limits::EXPIRY_INTERVAL);
+    while !outbox.is_finished() {
+        ticks.tick().await;
+        if let Some(before) = Instant::now().checked_sub(desk.node().timing.submission) {
+            outbox.expire(before);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `ordering-service admin`.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use concordat_proto::ordering::v1::{
+    AddLearnerRequest, BootstrapRequest, GetStatusRequest, NodeAddress, PromoteRequest, RemoveRequest,
+    TransferLeaderRequest, admin_client::AdminClient,
+};
+use tonic::{Status, transport::Endpoint};
+
+use super::table;
+
+/// An operator's call to a running node.
+#[derive(Debug, Args)]
+pub(super) struct Admin {
+    /// host:port of any node's API (its --listen address).
+    #[arg(long, env = "CONCORDAT_SERVER", value_name = "HOST:PORT", default_value = "127.0.0.1:7100")]
+    server: String,
+    #[command(subcommand)]
+    call: Call,
+}
+
+#[derive(Debug, Subcommand)]
+enum Call {
+    /// Form a cluster out of empty nodes, once. Name every node, the one that is called among them. If the call breaks off, repeat
+    /// it with the same arguments.
+    Bootstrap {
+        /// A first voter, such as 1=host:7200,host:7100 or 1=host:7200,host:7100,site-a. Repeat for each node.
+        #[arg(long = "node", required = true, value_name = "ID=PEER_ADDR,API_ADDR[,SITE]", value_parser = parse_node)]
+        nodes: Vec<NodeAddress>,
+        /// Raft groups that the MLS groups are spread over. Can not be changed later.
+        #[arg(long, default_value_t = 2)]
+        data_shards: u32,
+    },
+    /// Show a node's view of the cluster.
+    Status,
+    /// Add an empty node that learns every shard, but does not vote yet. Returns when it has caught up.
+    AddLearner {
+        /// The node, such as 4=host:7200,host:7100.
+        #[arg(long = "node", value_name = "ID=PEER_ADDR,API_ADDR[,SITE]", value_parser = parse_node)]
+        node: NodeAddress,
+        /// Entries that it may still lack when the call returns.
+        #[arg(long, default_value_t = 1000)]
+        max_lag: u64,
+    },
+    /// Let learners vote, in every shard.
+    Promote {
+        /// Their numbers.
+        #[arg(required = true, value_name = "ID")]
+        node_ids: Vec<u64>,
+    },
+    /// Take a node out of every shard. Refused if the rest could not form a quorum.
+    Remove {
+        /// Its number. It must never be used again.
+        #[arg(value_name = "ID")]
+        node_id: u64,
+    },
+    /// Hand the leadership of a shard to another voter that is caught up.
+    TransferLeader {
+        /// The shard; 0 is the directory.
+        #[arg(long)]
+        shard: u32,
+        /// The voter.
+        #[arg(long, value_name = "ID")]
+        to: u64,
+    },
+}
+
+pub(super) async fn run(admin: Admin) -> anyhow::Result<()> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", admin.server))
+        .with_context(|| format!("--server must be host:port, got {:?}", admin.server))?
+        .connect_timeout(Duration::from_secs(5));
+    let channel = endpoint.connect().await.with_context(|| {
+        format!("nobody answers at {}: is the node running, and is this its --listen address?", admin.server)
+    })?;
+    let mut client = AdminClient::new(channel);
+    match admin.call {
+        Call::Bootstrap { nodes, data_shards } => {
+            let count = nodes.len();
+            let answer = client.bootstrap(BootstrapRequest { nodes, data_shards }).await.map_err(told)?;
+            println!("cluster {} formed: {count} nodes, {data_shards} data shards", answer.into_inner().cluster_id);
+        }
+        Call::Status => {
+            let status = client.get_status(GetStatusRequest {}).await.map_err(told)?;
+            print!("{}", table::status(&status.into_inner()));
+        }
+        Call::AddLearner { node, max_lag } => {
+            let node_id = node.node_id;
+            client.add_learner(AddLearnerRequest { node: Some(node), max_lag }).await.map_err(told)?;
+            println!("node {node_id} learns every shard; let it vote with: admin promote {node_id}");
+        }
+        Call::Promote { node_ids } => {
+            client.promote(PromoteRequest { node_ids }).await.map_err(told)?;
+            println!("promoted");
+        }
+        Call::Remove { node_id } => {
+            client.remove(RemoveRequest { node_id }).await.map_err(told)?;
+            println!("node {node_id} is removed; stop it, and never use its number again");
+        }
+        Call::TransferLeader { shard, to } => {
+            client.transfer_leader(TransferLeaderRequest { shard, to_node_id: to }).await.map_err(told)?;
+            println!("node {to} leads shard {shard}");
+        }
+    }
+    Ok(())
+}
+
+fn told(status: Status) -> anyhow::Error {
+    match service_kit::status::reason(&status) {
+        Some(reason) => anyhow::anyhow!("{} ({reason})", status.message()),
+        None => anyhow::anyhow!("{} ({:?})", status.message(), status.code()),
+    }
+}
+
+fn parse_node(text: &str) -> Result<NodeAddress, String> {
+    let expected = || format!("expected ID=PEER_ADDR,API_ADDR[,SITE], got {text:?}");
+    let (id, addresses) = text.split_once('=').ok_or_else(expected)?;
+    let node_id = id.parse().ok().filter(|id| *id > 0).ok_or_else(expected)?;
+    let parts: Vec<&str> = addresses.split(',').collect();
+    let (peer, address, site) = match parts[..] {
+        [peer, address] => (peer, address, ""),
+        [peer, address, site] => (peer, address, site),
+        _ => return Err(expected()),
+    };
+    Ok(NodeAddress { node_id, peer_address: peer.into(), address: address.into(), site: site.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_read_as_documented() {
+        let node = parse_node("3=10.0.0.3:7200,10.0.0.3:7100,athens").expect("valid");
+        assert_eq!((node.node_id, node.site.as_str()), (3, "athens"));
+        assert_eq!(node.peer_address, "10.0.0.3:7200");
+        assert!(parse_node("1=a:1,b:2").is_ok());
+        for bad in ["", "1", "0=a:1,b:2", "x=a:1,b:2", "1=a:1", "1=a,b,c,d"] {
+            assert!(parse_node(bad).is_err(), "{bad}");
+        }
+    }
+}

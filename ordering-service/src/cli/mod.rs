@@ -1,0 +1,59 @@
+//! The command line.
+
+mod admin;
+mod serve;
+mod table;
+
+use clap::{Parser, Subcommand};
+
+/// A node of the cluster that orders MLS groups.
+///
+/// A cluster is three or five nodes (`serve`), formed once (`admin bootstrap`). Afterwards nodes are added with `admin add-learner`
+/// and `admin promote`, and taken out with `admin remove`. Node ids are never used twice, also not after a disk was lost: remove
+/// the node, then add the machine again under a new id.
+///
+/// Three nodes on one machine:
+///
+///   ordering-service serve --node-id 1 --data-dir /tmp/n1 --listen 127.0.0.1:7101 --peer-listen 127.0.0.1:7201 &
+///   ordering-service serve --node-id 2 --data-dir /tmp/n2 --listen 127.0.0.1:7102 --peer-listen 127.0.0.1:7202 &
+///   ordering-service serve --node-id 3 --data-dir /tmp/n3 --listen 127.0.0.1:7103 --peer-listen 127.0.0.1:7203 &
+///   ordering-service admin --server 127.0.0.1:7101 bootstrap --node 1=127.0.0.1:7201,127.0.0.1:7101 \
+///       --node 2=127.0.0.1:7202,127.0.0.1:7102 --node 3=127.0.0.1:7203,127.0.0.1:7103
+///   ordering-service admin --server 127.0.0.1:7101 status
+#[derive(Debug, Parser)]
+#[command(version, verbatim_doc_comment)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node until SIGTERM or SIGINT.
+    Serve(serve::Serve),
+    /// Ask a running node, or change the cluster that it belongs to.
+    Admin(admin::Admin),
+}
+
+/// Carries out a command line.
+///
+/// # Errors
+/// What went wrong, in words for an operator.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Serve(serve) => serve::run(serve).await,
+        Command::Admin(admin) => admin::run(admin).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,78 @@
+//! Status as a table for people.
+
+use std::fmt::Write;
+
+use concordat_proto::ordering::v1::{GetStatusResponse, ShardStatus};
+
+/// The status of a node, one line a shard.
+pub(super) fn status(status: &GetStatusResponse) -> String {
+    let mut text = String::new();
+    let cluster = if status.cluster_id.is_empty() { "none (bootstrap one, or add this node to one)" } else { &status.cluster_id };
+    let _ = writeln!(text, "node {}  version {}  cluster {cluster}", status.node_id, status.version);
+    if status.shards.is_empty() {
+        return text;
+    }
+    let header = ["shard", "leader", "quorum", "term", "voters", "learners", "log", "committed", "applied", "snapshot", "behind"];
+    let mut rows = vec![header.map(String::from)];
+    rows.extend(status.shards.iter().map(row));
+    let widths: Vec<usize> = (0..header.len()).map(|i| rows.iter().map(|row| row[i].len()).max().unwrap_or(0)).collect();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+    }
+    text
+}
+
+fn row(shard: &ShardStatus) -> [String; 11] {
+    let name = if shard.shard == 0 { "0 directory".into() } else { shard.shard.to_string() };
+    let leader = match shard.leader_node_id {
+        0 => "none".into(),
+        id => format!("node {id}"),
+    };
+    let quorum = match (shard.has_quorum, shard.quorum_age_ms) {
+        (_, u64::MAX) => "never seen".into(),
+        (true, age) => format!("yes, {age} ms"),
+        (false, age) => format!("NO, {age} ms"),
+    };
+    let ids = |nodes: &[concordat_proto::ordering::v1::NodeAddress]| {
+        nodes.iter().map(|n| n.node_id.to_string()).collect::<Vec<_>>().join(",")
+    };
+    let mut behind: Vec<String> = shard
+        .matched_index
+        .iter()
+        .filter(|(node, _)| **node != shard.leader_node_id)
+        .map(|(node, matched)| format!("{node}:{}", shard.last_log_index.saturating_sub(*matched)))
+        .collect();
+    behind.sort();
+    [
+        name,
+        leader,
+        quorum,
+        shard.term.to_string(),
+        ids(&shard.voters),
+        ids(&shard.learners),
+        shard.last_log_index.to_string(),
+        shard.committed_index.to_string(),
+        shard.applied_index.to_string(),
+        shard.snapshot_index.to_string(),
+        behind.join(" "),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_quorum_stands_out() {
+        let shard = ShardStatus { shard: 1, leader_node_id: 2, quorum_age_ms: 900, ..Default::default() };
+        let text = status(&GetStatusResponse { cluster_id: "c".into(), node_id: 1, shards: vec![shard], version: "0".into() });
+        assert!(text.contains("NO, 900 ms"), "{text}");
+        assert!(text.contains("node 2"));
+    }
+
+    #[test]
+    fn a_node_without_a_cluster_says_what_to_do() {
+        assert!(status(&GetStatusResponse::default()).contains("bootstrap"));
+    }
+}

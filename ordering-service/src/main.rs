@@ -1,0 +1,17 @@
+//! The ordering-service process: a node of a cluster, or an operator's call to one.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ordering_service::cli::{Cli, run};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ordering-service: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

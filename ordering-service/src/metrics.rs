@@ -1,0 +1,189 @@
+//! All metric names of this service. Group ids, client ids and message bytes are never labels.
+
+use std::time::Duration;
+
+use concordat_proto::ordering::v1::{Outcome, ShardQuorum, outcome::Outcome as Kind};
+use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::raft::types::NodeId;
+
+/// Submissions answered, by `outcome`.
+pub const SUBMISSIONS_TOTAL: &str = "concordat_ordering_submissions_total";
+/// Seconds from receiving a submission to its answer.
+pub const ORDERING_SECONDS: &str = "concordat_ordering_latency_seconds";
+/// Submissions that are not answered yet.
+pub const SUBMISSIONS_UNDER_WAY: &str = "concordat_ordering_submissions_under_way";
+/// Command bytes of those.
+pub const SUBMISSION_BYTES_UNDER_WAY: &str = "concordat_ordering_submission_bytes_under_way";
+/// Commits that wait for another commit of the same epoch.
+pub const COMMITS_WAITING: &str = "concordat_ordering_commits_waiting";
+/// Submit streams that are open.
+pub const SUBMIT_STREAMS: &str = "concordat_ordering_submit_streams";
+/// Subscription streams that are open.
+pub const SUBSCRIBE_STREAMS: &str = "concordat_ordering_subscribe_streams";
+/// Groups and inboxes that are followed.
+pub const SUBSCRIPTIONS: &str = "concordat_ordering_subscriptions";
+/// Entries sent to subscribers.
+pub const ENTRIES_SENT_TOTAL: &str = "concordat_ordering_entries_sent_total";
+/// The leader's node id, per `shard`; 0 if none is known.
+pub const LEADER: &str = "concordat_raft_leader_node_id";
+/// Raft term, per `shard`.
+pub const TERM: &str = "concordat_raft_term";
+/// Seconds since there was proof of a quorum, per `shard`.
+pub const QUORUM_AGE_SECONDS: &str = "concordat_raft_quorum_age_seconds";
+/// 1 if a quorum answers, per `shard`.
+pub const HAS_QUORUM: &str = "concordat_raft_has_quorum";
+/// Log entries that are committed, but not applied here, per `shard`.
+pub const APPLY_LAG: &str = "concordat_raft_apply_lag_count";
+/// The last log entry, per `shard`.
+pub const LAST_LOG_INDEX: &str = "concordat_raft_last_log_index";
+/// The last log entry that was purged, per `shard`.
+pub const PURGED_INDEX: &str = "concordat_raft_purged_index";
+/// Peers that answer pings.
+pub const PEERS_REACHABLE: &str = "concordat_raft_peers_reachable";
+
+/// Names and what they mean. Histograms of seconds end in `_seconds`, counters in `_total`.
+pub const DESCRIPTIONS: &[(&str, &str)] = &[
+    (SUBMISSIONS_TOTAL, "Submissions answered, by outcome."),
+    (ORDERING_SECONDS, "Seconds from receiving a submission to its answer."),
+    (SUBMISSIONS_UNDER_WAY, "Submissions that are not answered yet."),
+    (SUBMISSION_BYTES_UNDER_WAY, "Command bytes of the submissions that are not answered yet."),
+    (COMMITS_WAITING, "Commits that wait for another commit of the same epoch of their group."),
+    (SUBMIT_STREAMS, "Submit streams that are open."),
+    (SUBSCRIBE_STREAMS, "Subscription streams that are open."),
+    (SUBSCRIPTIONS, "Groups and inboxes that are followed."),
+    (ENTRIES_SENT_TOTAL, "Entries sent to subscribers."),
+    (LEADER, "Node id of a shard's leader as this node knows it; 0 if it knows none."),
+    (TERM, "Raft term of a shard."),
+    (QUORUM_AGE_SECONDS, "Seconds since this node had proof that a quorum of a shard answers."),
+    (HAS_QUORUM, "1 if a quorum of a shard answers, else 0."),
+    (APPLY_LAG, "Log entries of a shard that are committed, but not applied on this node."),
+    (LAST_LOG_INDEX, "Index of the last log entry of a shard on this node."),
+    (PURGED_INDEX, "Index of the last log entry of a shard that this node has purged."),
+    (PEERS_REACHABLE, "Other nodes that answer pings."),
+];
+
+/// Registers the descriptions with the recorder of this process.
+pub fn describe() {
+    for (name, text) in DESCRIPTIONS {
+        if name.ends_with("_total") {
+            describe_counter!(*name, *text);
+        } else if name.ends_with("_latency_seconds") {
+            describe_histogram!(*name, *text);
+        } else {
+            describe_gauge!(*name, *text);
+        }
+    }
+}
+
+/// The handles of one node, looked up once. Several nodes may share a process, so each is labelled with its `node`.
+pub struct NodeMetrics {
+    node: String,
+    outcomes: [Counter; OUTCOMES.len()],
+    ordering: Histogram,
+    /// See [`SUBMISSIONS_UNDER_WAY`].
+    pub under_way: Gauge,
+    /// See [`SUBMISSION_BYTES_UNDER_WAY`].
+    pub bytes_under_way: Gauge,
+    /// See [`COMMITS_WAITING`].
+    pub waiting: Gauge,
+    /// See [`SUBMIT_STREAMS`].
+    pub submit_streams: Gauge,
+    /// See [`SUBSCRIBE_STREAMS`].
+    pub subscribe_streams: Gauge,
+    /// See [`SUBSCRIPTIONS`].
+    pub subscriptions: Gauge,
+    /// See [`ENTRIES_SENT_TOTAL`].
+    pub entries_sent: Counter,
+}
+
+const OUTCOMES: [&str; 11] = [
+    "accepted",
+    "superseded",
+    "refused",
+    "not_leader",
+    "unknown",
+    "group_assigned",
+    "key_packages_uploaded",
+    "key_package_claimed",
+    "welcomes_acked",
+    "overloaded",
+    "none",
+];
+
+impl NodeMetrics {
+    /// The handles of node `node_id`. Install the recorder first.
+    pub fn new(node_id: NodeId) -> Self {
+        let node = node_id.to_string();
+        let gauge = |name: &'static str| gauge!(name, "node" => node.clone());
+        Self {
+            outcomes: OUTCOMES.map(|outcome| counter!(SUBMISSIONS_TOTAL, "node" => node.clone(), "outcome" => outcome)),
+            ordering: histogram!(ORDERING_SECONDS, "node" => node.clone()),
+            under_way: gauge(SUBMISSIONS_UNDER_WAY),
+            bytes_under_way: gauge(SUBMISSION_BYTES_UNDER_WAY),
+            waiting: gauge(COMMITS_WAITING),
+            submit_streams: gauge(SUBMIT_STREAMS),
+            subscribe_streams: gauge(SUBSCRIBE_STREAMS),
+            subscriptions: gauge(SUBSCRIPTIONS),
+            entries_sent: counter!(ENTRIES_SENT_TOTAL, "node" => node.clone()),
+            node,
+        }
+    }
+
+    /// A submission was answered.
+    pub fn answered(&self, outcome: &Outcome, took: Duration) {
+        self.outcomes[outcome_index(outcome)].increment(1);
+        self.ordering.record(took.as_secs_f64());
+    }
+
+    /// What the node knows about the quorum of its shards.
+    pub fn quorum(&self, shards: &[ShardQuorum]) {
+        for shard in shards {
+            let gauge = |name: &'static str| self.shard(name, shard.shard);
+            gauge(LEADER).set(shard.leader_node_id as f64);
+            gauge(TERM).set(shard.term as f64);
+            gauge(QUORUM_AGE_SECONDS).set(shard.quorum_age_ms as f64 / 1000.0);
+            gauge(HAS_QUORUM).set(if shard.has_quorum { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// A gauge of one shard. Looks the handle up: not for hot paths.
+    pub fn shard(&self, name: &'static str, shard: u32) -> Gauge {
+        gauge!(name, "node" => self.node.clone(), "shard" => shard.to_string())
+    }
+
+    /// A gauge of this node. Looks the handle up: not for hot paths.
+    pub fn node(&self, name: &'static str) -> Gauge {
+        gauge!(name, "node" => self.node.clone())
+    }
+}
+
+fn outcome_index(outcome: &Outcome) -> usize {
+    match &outcome.outcome {
+        Some(Kind::Accepted(_)) => 0,
+        Some(Kind::Superseded(_)) => 1,
+        Some(Kind::Refused(_)) => 2,
+        Some(Kind::NotLeader(_)) => 3,
+        Some(Kind::Unknown(_)) => 4,
+        Some(Kind::GroupAssigned(_)) => 5,
+        Some(Kind::KeyPackagesUploaded(_)) => 6,
+        Some(Kind::KeyPackageClaimed(_)) => 7,
+        Some(Kind::WelcomesAcked(_)) => 8,
+        Some(Kind::Overloaded(_)) => 9,
+        None => 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_name_is_described_once_and_follows_the_convention() {
+        let names: BTreeSet<_> = DESCRIPTIONS.iter().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), DESCRIPTIONS.len());
+        assert!(names.iter().all(|name| name.starts_with("concordat_")));
+    }
+}

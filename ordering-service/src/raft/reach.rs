@@ -1,0 +1,153 @@
+//! Who answers pings, and what leaders say about their quorum.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use concordat_proto::raft::v1::{LedShard, PingRequest};
+use parking_lot::Mutex;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    peer::{Peer, PeerError, Peers},
+    timing::Timing,
+    types::{Membership, NodeId, NodeInfo, ShardId},
+};
+
+/// What pings have told so far.
+#[derive(Default)]
+pub struct Reach {
+    /// When the last ping that a node answered was sent.
+    answered: Mutex<HashMap<NodeId, Instant>>,
+    /// The newest proof that a leader has a quorum.
+    proofs: Mutex<HashMap<ShardId, LeaderProof>>,
+}
+
+/// At `at`, this leader had a quorum in this term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderProof {
+    /// The leader.
+    pub leader: NodeId,
+    /// Its term.
+    pub term: u64,
+    /// When a quorum last answered it, at the latest.
+    pub at: Instant,
+}
+
+impl Reach {
+    /// Pings every peer that `nodes` names until `stop`.
+    pub async fn run(
+        self: Arc<Self>,
+        peers: Arc<Peers>,
+        timing: Arc<Timing>,
+        nodes: impl Fn() -> BTreeMap<NodeId, NodeInfo> + Send + 'static,
+        stop: CancellationToken,
+    ) {
+        let mut ticks = interval(timing.ping);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut under_way = BTreeSet::new();
+        let mut pings = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(done) = pings.join_next() => {
+                    if let Ok(node_id) = done {
+                        under_way.remove(&node_id);
+                    }
+                }
+                _ = ticks.tick() => {
+                    for (node_id, info) in nodes() {
+                        if node_id == peers.identity().node_id || under_way.contains(&node_id) {
+                            continue;
+                        }
+                        let Some(peer) = peers.get(node_id, &info) else { continue };
+                        under_way.insert(node_id);
+                        let (this, limit) = (self.clone(), timing.suspect_quorum_after);
+                        pings.spawn(async move {
+                            let _ = this.ping(&peer, limit).await;
+                            node_id
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ping(&self, peer: &Peer, limit: Duration) -> Result<(), PeerError> {
+        // Everything that the answer says held at the latest when it was asked for.
+        let sent = Instant::now();
+        let mut client = peer.fast();
+        let answer = peer.ask(limit, client.ping(PingRequest { hello: peer.hello() })).await?;
+        self.answered.lock().insert(peer.node_id(), sent);
+        self.note(peer.node_id(), sent, &answer.led);
+        Ok(())
+    }
+
+    fn note(&self, leader: NodeId, sent: Instant, led: &[LedShard]) {
+        let mut proofs = self.proofs.lock();
+        for led in led {
+            let Some(at) = sent.checked_sub(Duration::from_millis(led.quorum_age_ms)) else { continue };
+            let proof = LeaderProof { leader, term: led.term, at };
+            let newest = proofs.entry(led.shard).or_insert(proof);
+            if (proof.term, proof.at) > (newest.term, newest.at) {
+                *newest = proof;
+            }
+        }
+    }
+
+    /// The newest proof for a shard that another node leads.
+    pub fn proof(&self, shard: ShardId) -> Option<LeaderProof> {
+        self.proofs.lock().get(&shard).copied()
+    }
+
+    /// The nodes that answered a ping within `limit`.
+    pub fn reachable(&self, limit: Duration) -> BTreeSet<NodeId> {
+        let now = Instant::now();
+        let answered = self.answered.lock();
+        answered.iter().filter(|(_, at)| now.duration_since(**at) < limit).map(|(id, _)| *id).collect()
+    }
+}
+
+/// Whether `nodes` hold a majority of every configuration of `membership`.
+pub fn is_quorum(membership: &Membership, nodes: &BTreeSet<NodeId>) -> bool {
+    let configs = membership.get_joint_config();
+    !configs.is_empty() && configs.iter().all(|c| c.intersection(nodes).count() * 2 > c.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_newest_proof_of_the_newest_term_counts() {
+        let reach = Reach::default();
+        let now = Instant::now() + Duration::from_secs(60);
+        let led = |term, quorum_age_ms| [LedShard { shard: 1, term, quorum_age_ms }];
+        reach.note(2, now, &led(5, 40));
+        assert_eq!(reach.proof(1), Some(LeaderProof { leader: 2, term: 5, at: now - Duration::from_millis(40) }));
+        reach.note(2, now, &led(5, 90));
+        assert_eq!(reach.proof(1).map(|p| p.at), Some(now - Duration::from_millis(40)));
+        reach.note(3, now, &led(6, 500));
+        assert_eq!(reach.proof(1).map(|p| p.leader), Some(3));
+        reach.note(2, now, &led(5, 0));
+        assert_eq!(reach.proof(1).map(|p| p.leader), Some(3), "an older term proves nothing");
+        assert_eq!(reach.proof(2), None);
+    }
+
+    #[test]
+    fn a_quorum_needs_a_majority_of_every_configuration() {
+        let nodes: BTreeMap<u64, NodeInfo> = (1..=5).map(|id| (id, NodeInfo::default())).collect();
+        let joint = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([3, 4, 5])];
+        let membership = Membership::new(joint, nodes).expect("valid");
+        assert!(is_quorum(&membership, &BTreeSet::from([1, 3, 4])));
+        assert!(!is_quorum(&membership, &BTreeSet::from([1, 2, 4])));
+        assert!(!is_quorum(&membership, &BTreeSet::new()));
+        assert!(!is_quorum(&Membership::default(), &BTreeSet::from([1])));
+    }
+}
