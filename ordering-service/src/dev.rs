@@ -8,7 +8,7 @@ use std::{
 use concordat_proto::ordering::v1::{BootstrapRequest, NodeAddress};
 
 use crate::{
-    cluster::bootstrap::bootstrap,
+    cluster::bootstrap::{bootstrap, is_complete},
     config::Config,
     error::ApiError,
     raft::types::NodeId,
@@ -72,8 +72,12 @@ impl DevCluster {
             cluster.nodes.push(start_node(dir, config, seams.clone()).await?);
         }
         let first = cluster.nodes[0].node();
-        if first.shards.get().is_none_or(|shards| !shards.is_formed()) {
-            let nodes = cluster.nodes.iter().map(|n| node_address(n.node().identity.node_id, n.addresses())).collect();
+        if !is_complete(first).await? {
+            let nodes = cluster
+                .nodes
+                .iter()
+                .map(|n| node_address(n.node().identity.node_id, n.addresses()))
+                .collect();
             bootstrap(first, BootstrapRequest { nodes, data_shards }).await?;
         }
         for node in &cluster.nodes {

@@ -25,7 +25,9 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// `NO_CLUSTER`: the node has no data yet.
-    #[error("this node belongs to no cluster: bootstrap one, or add the node to one with `admin add-learner`")]
+    #[error(
+        "this node belongs to no cluster: bootstrap one, or add the node to one with `admin add-learner`"
+    )]
     NoCluster,
     /// `NO_QUORUM`: the node was restarted and does not know yet what was committed.
     #[error("this node is catching up after its start: try another node, or try again")]
@@ -53,7 +55,9 @@ pub enum ApiError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// `STOPPED`: the shard's Raft ended; the process is about to end, or its storage failed.
-    #[error("shard {shard} has stopped on this node ({message}): try another node, and look at this node's log")]
+    #[error(
+        "shard {shard} has stopped on this node ({message}): try another node, and look at this node's log"
+    )]
     Stopped {
         /// The shard.
         shard: ShardId,
@@ -96,7 +100,9 @@ pub enum ApiError {
         got: String,
     },
     /// `UNFINISHED`: the change was begun and goes on.
-    #[error("{what} was not finished within {limit:?}; it may still succeed: look at the status, then repeat the call if needed")]
+    #[error(
+        "{what} was not finished within {limit:?}; it may still succeed: look at the status, then repeat the call if needed"
+    )]
     Unfinished {
         /// What was begun.
         what: String,
@@ -112,7 +118,8 @@ pub fn refused(reason: Reason, message: impl Into<String>) -> Refused {
 
 /// A refusal that names a bound.
 pub fn too_large(what: &str, limit: usize, got: usize) -> Refused {
-    let mut refused = refused(Reason::TooLarge, format!("{what} is {got} long, the limit is {limit}: send less"));
+    let mut refused =
+        refused(Reason::TooLarge, format!("{what} is {got} long, the limit is {limit}: send less"));
     refused.metadata.insert("limit".into(), limit.to_string());
     refused.metadata.insert("got".into(), got.to_string());
     refused
@@ -172,9 +179,13 @@ fn refused_status(refused: &Refused) -> Status {
     let code = match reason {
         Reason::GroupNotFound => Code::NotFound,
         Reason::GroupExists => Code::AlreadyExists,
-        Reason::TooLarge | Reason::Malformed | Reason::PolicyInvalid | Reason::UnknownCommand => Code::InvalidArgument,
+        Reason::TooLarge | Reason::Malformed | Reason::PolicyInvalid | Reason::UnknownCommand => {
+            Code::InvalidArgument
+        }
         Reason::CursorAhead => Code::OutOfRange,
-        Reason::Overloaded | Reason::KeyPackagesExhausted | Reason::KeyPackageQuota => Code::ResourceExhausted,
+        Reason::Overloaded | Reason::KeyPackagesExhausted | Reason::KeyPackageQuota => {
+            Code::ResourceExhausted
+        }
         Reason::NoQuorum | Reason::OutcomeUnknown => Code::Unavailable,
         Reason::Unauthenticated => Code::Unauthenticated,
         Reason::Storage => Code::Internal,

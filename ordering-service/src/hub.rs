@@ -97,7 +97,12 @@ impl Marks {
 
 impl Default for Hub {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), parts: Default::default(), count: AtomicUsize::new(0), streams: AtomicUsize::new(0) }
+        Self {
+            hasher: RandomState::new(),
+            parts: Default::default(),
+            count: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -114,7 +119,9 @@ impl Hub {
         let mut part = self.part(key).lock();
         let table = part.table(topic);
         let Some(followers) = table.get_mut(key) else { return };
-        let Some(at) = followers.iter().position(|f| f.id == id && Arc::ptr_eq(&f.marks, marks)) else { return };
+        let Some(at) = followers.iter().position(|f| f.id == id && Arc::ptr_eq(&f.marks, marks)) else {
+            return;
+        };
         followers.swap_remove(at);
         if followers.is_empty() {
             table.remove(key);

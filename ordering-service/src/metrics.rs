@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use concordat_proto::ordering::v1::{Outcome, ShardQuorum, outcome::Outcome as Kind};
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 
 use crate::raft::types::NodeId;
 
@@ -117,7 +120,8 @@ impl NodeMetrics {
         let node = node_id.to_string();
         let gauge = |name: &'static str| gauge!(name, "node" => node.clone());
         Self {
-            outcomes: OUTCOMES.map(|outcome| counter!(SUBMISSIONS_TOTAL, "node" => node.clone(), "outcome" => outcome)),
+            outcomes: OUTCOMES
+                .map(|outcome| counter!(SUBMISSIONS_TOTAL, "node" => node.clone(), "outcome" => outcome)),
             ordering: histogram!(ORDERING_SECONDS, "node" => node.clone()),
             under_way: gauge(SUBMISSIONS_UNDER_WAY),
             bytes_under_way: gauge(SUBMISSION_BYTES_UNDER_WAY),

@@ -22,7 +22,7 @@ use crate::{
         peer::Peers,
         reach::Reach,
         shard::SharedShard,
-        shards::{ShardParts, SharedShards, Shards, StartError},
+        shards::{ShardParts, Shards, SharedShards, StartError},
         timing::Timing,
         types::{NodeId, NodeInfo, ShardId},
     },
@@ -88,7 +88,12 @@ impl Node {
     ///
     /// # Errors
     /// The shards can not be started from what is stored.
-    pub async fn new(config: Config, storage: Storage, hub: Arc<Hub>, seams: Seams) -> Result<Arc<Self>, StartError> {
+    pub async fn new(
+        config: Config,
+        storage: Storage,
+        hub: Arc<Hub>,
+        seams: Seams,
+    ) -> Result<Arc<Self>, StartError> {
         let marker = storage.marker();
         let cluster = marker.cluster.map(|c| Cluster { id: c.cluster_id, data_shards: c.data_shards });
         let identity = Arc::new(Identity::new(marker.node_id, marker.disk_id, cluster.clone()));

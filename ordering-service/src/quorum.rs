@@ -132,7 +132,14 @@ mod tests {
         let quorum = Quorum::new(Arc::new(Identity::new(1, [1; 16], None)), Duration::from_millis(250));
         let changes = quorum.changes();
         let state = |age, has_quorum| {
-            vec![ShardQuorum { shard: 1, term: 2, leader_node_id: 3, quorum_age_ms: age, has_quorum, ..Default::default() }]
+            vec![ShardQuorum {
+                shard: 1,
+                term: 2,
+                leader_node_id: 3,
+                quorum_age_ms: age,
+                has_quorum,
+                ..Default::default()
+            }]
         };
         quorum.publish(state(5, true));
         assert_eq!(*changes.borrow(), 1);

@@ -114,7 +114,8 @@ impl Server {
 
 async fn open_storage(config: &Config, seams: &Seams, hub: Arc<Hub>) -> Result<Storage, ServeError> {
     let dir = config.data_dir.clone();
-    let options = StorageOptions { observer: hub, ..StorageOptions::new(config.node_id, seams.randomness.bytes()) };
+    let options =
+        StorageOptions { observer: hub, ..StorageOptions::new(config.node_id, seams.randomness.bytes()) };
     let opened = tokio::task::spawn_blocking(move || Storage::open(&dir, options)).await;
     let opened = opened.map_err(|panic| ServeError::Serve(panic.to_string()))?;
     Ok(opened.map_err(StartError::from)?)
@@ -130,7 +131,11 @@ struct Listeners {
 impl Listeners {
     async fn open(config: &Config, seams: &Seams) -> Result<Self, ServeError> {
         let listen = async |what, address: &str| {
-            seams.network.listen(address.to_owned()).await.map_err(|source| ServeError::Listen { what, source })
+            seams
+                .network
+                .listen(address.to_owned())
+                .await
+                .map_err(|source| ServeError::Listen { what, source })
         };
         let api = listen("gateways", &config.listen).await?;
         let peers = listen("peers", &config.peer_listen).await?;
@@ -181,7 +186,9 @@ impl Running {
         let peers = PeersServer::new(PeersApi::new(node.clone()))
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
             .max_encoding_message_size(limits::PEER_MESSAGE_BYTES);
-        let serving = grpc().add_service(peers).serve_with_incoming_shutdown(listeners.peers, end.clone().cancelled_owned());
+        let serving = grpc()
+            .add_service(peers)
+            .serve_with_incoming_shutdown(listeners.peers, end.clone().cancelled_owned());
         self.tasks.spawn(async move { log_end("peers", serving.await) });
 
         let (health_reporter, health) = tonic_health::server::health_reporter();
@@ -189,7 +196,8 @@ impl Running {
         let ordering = OrderingServer::new(OrderingApi::new(desk))
             .max_decoding_message_size(limits::API_REQUEST_BYTES)
             .max_encoding_message_size(limits::API_REQUEST_BYTES);
-        let admin = AdminServer::new(AdminApi::new(node)).max_decoding_message_size(limits::API_REQUEST_BYTES);
+        let admin =
+            AdminServer::new(AdminApi::new(node)).max_decoding_message_size(limits::API_REQUEST_BYTES);
         let router = grpc().add_service(health).add_service(ordering).add_service(admin);
         let router = match reflection() {
             Ok(reflection) => router.add_service(reflection),

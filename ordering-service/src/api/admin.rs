@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use concordat_proto::{
     ordering::v1::{
-        AddLearnerRequest, AddLearnerResponse, BootstrapRequest, BootstrapResponse, GetStatusRequest, GetStatusResponse,
-        PromoteRequest, PromoteResponse, RemoveRequest, RemoveResponse, TransferLeaderRequest, TransferLeaderResponse,
-        admin_server::Admin,
+        AddLearnerRequest, AddLearnerResponse, BootstrapRequest, BootstrapResponse, GetStatusRequest,
+        GetStatusResponse, PromoteRequest, PromoteResponse, RemoveRequest, RemoveResponse,
+        TransferLeaderRequest, TransferLeaderResponse, admin_server::Admin,
     },
     raft::v1::{Voters, administer_request::Change},
 };
@@ -56,13 +56,19 @@ impl AdminApi {
 
 #[tonic::async_trait]
 impl Admin for AdminApi {
-    async fn bootstrap(&self, request: Request<BootstrapRequest>) -> Result<Response<BootstrapResponse>, Status> {
+    async fn bootstrap(
+        &self,
+        request: Request<BootstrapRequest>,
+    ) -> Result<Response<BootstrapResponse>, Status> {
         let _one_at_a_time = self.changing.lock().await;
         let cluster_id = bootstrap::bootstrap(&self.node, request.into_inner()).await?;
         Ok(Response::new(BootstrapResponse { cluster_id }))
     }
 
-    async fn add_learner(&self, request: Request<AddLearnerRequest>) -> Result<Response<AddLearnerResponse>, Status> {
+    async fn add_learner(
+        &self,
+        request: Request<AddLearnerRequest>,
+    ) -> Result<Response<AddLearnerResponse>, Status> {
         let _one_at_a_time = self.changing.lock().await;
         learner::add_learner(&self.node, request.into_inner()).await?;
         Ok(Response::new(AddLearnerResponse {}))

@@ -7,11 +7,7 @@ use group_log::{ChainHash, Cursor, CursorError, Head, Refusal};
 use crate::{
     error::{ApiError, malformed, refused, too_large},
     limits,
-    raft::{
-        shard::SharedShard,
-        shards::Shards,
-        types::DIRECTORY,
-    },
+    raft::{shard::SharedShard, shards::Shards, types::DIRECTORY},
     storage::{ShardReader, StorageError},
 };
 
@@ -93,7 +89,9 @@ pub fn check_cursor(
     Ok(match expected {
         Some(expected) if expected == got => Ok(()),
         Some(expected) => Err(Refused::from(&CursorError::Mismatch { seq, expected, got })),
-        None => Err(refused(Reason::Storage, "an entry of the log is missing on this node: try another node")),
+        None => {
+            Err(refused(Reason::Storage, "an entry of the log is missing on this node: try another node"))
+        }
     })
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use concordat_proto::ordering::v1::{
     GetHeadRequest, GetHeadResponse, GetKeyPackageStatusRequest, GetKeyPackageStatusResponse, LocateRequest,
-    LocateResponse, QuorumState, ReadEntriesRequest, ReadEntriesResponse, ReadInboxRequest, ReadInboxResponse,
-    SubmitRequest, SubscribeRequest, SubscribeResponse, WatchQuorumRequest, ordering_server::Ordering,
+    LocateResponse, QuorumState, ReadEntriesRequest, ReadEntriesResponse, ReadInboxRequest,
+    ReadInboxResponse, SubmitRequest, SubscribeRequest, SubscribeResponse, WatchQuorumRequest,
+    ordering_server::Ordering,
 };
 use futures::{StreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -25,7 +26,7 @@ pub struct OrderingApi {
 
 impl OrderingApi {
     /// For one node.
-    pub fn new(desk: Arc<Desk>) -> Self {
+    pub(crate) fn new(desk: Arc<Desk>) -> Self {
         Self { node: desk.node().clone(), desk }
     }
 }
@@ -47,7 +48,10 @@ impl Ordering for OrderingApi {
         Ok(Response::new(subscribe::serve(self.node.clone(), request.into_inner())?.boxed()))
     }
 
-    async fn read_entries(&self, request: Request<ReadEntriesRequest>) -> Result<Response<ReadEntriesResponse>, Status> {
+    async fn read_entries(
+        &self,
+        request: Request<ReadEntriesRequest>,
+    ) -> Result<Response<ReadEntriesResponse>, Status> {
         Ok(Response::new(read::entries(&self.node, request.into_inner()).await?))
     }
 
@@ -59,7 +63,10 @@ impl Ordering for OrderingApi {
         Ok(Response::new(read::locate(&self.node, request.into_inner()).await?))
     }
 
-    async fn read_inbox(&self, request: Request<ReadInboxRequest>) -> Result<Response<ReadInboxResponse>, Status> {
+    async fn read_inbox(
+        &self,
+        request: Request<ReadInboxRequest>,
+    ) -> Result<Response<ReadInboxResponse>, Status> {
         Ok(Response::new(read::inbox(&self.node, request.into_inner()).await?))
     }
 
@@ -72,7 +79,10 @@ impl Ordering for OrderingApi {
 
     type WatchQuorumStream = BoxStream<'static, Result<QuorumState, Status>>;
 
-    async fn watch_quorum(&self, _: Request<WatchQuorumRequest>) -> Result<Response<Self::WatchQuorumStream>, Status> {
+    async fn watch_quorum(
+        &self,
+        _: Request<WatchQuorumRequest>,
+    ) -> Result<Response<Self::WatchQuorumStream>, Status> {
         Ok(Response::new(watch::serve(self.node.clone()).boxed()))
     }
 }

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use concordat_proto::raft::v1::{
-    self as pb, peers_server::Peers, replicate_request::Request as Inbound, replicate_response::Response as Outbound,
+    self as pb, peers_server::Peers, replicate_request::Request as Inbound,
+    replicate_response::Response as Outbound,
 };
 use futures::StreamExt;
 use openraft::{
@@ -52,7 +53,10 @@ impl PeersApi {
 
 #[tonic::async_trait]
 impl Peers for PeersApi {
-    async fn identify(&self, _: Request<pb::IdentifyRequest>) -> Result<Response<pb::IdentifyResponse>, Status> {
+    async fn identify(
+        &self,
+        _: Request<pb::IdentifyRequest>,
+    ) -> Result<Response<pb::IdentifyResponse>, Status> {
         let cluster = self.node.identity.cluster();
         Ok(Response::new(pb::IdentifyResponse {
             node_id: self.node.identity.node_id,
@@ -106,10 +110,14 @@ impl Peers for PeersApi {
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 
-    async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Result<Response<pb::AppendResult>, Status> {
+    async fn heartbeat(
+        &self,
+        request: Request<pb::HeartbeatRequest>,
+    ) -> Result<Response<pb::AppendResult>, Status> {
         let request = request.into_inner();
         let shard = self.shard(request.hello.as_ref(), request.shard)?;
-        let append = request.append.ok_or(wire::Malformed("a heartbeat without a request")).map_err(ApiError::from)?;
+        let append =
+            request.append.ok_or(wire::Malformed("a heartbeat without a request")).map_err(ApiError::from)?;
         let append = wire::append_in(append).map_err(ApiError::from)?;
         let (prev, last) = (append.prev_log_id, append.entries.last().map(|e| e.log_id));
         let answer = shard.raft().append_entries(append).await.map_err(|fatal| stopped(shard, &fatal))?;
@@ -118,7 +126,9 @@ impl Peers for PeersApi {
                 let at = prev.ok_or_else(|| Status::internal("an empty log can not conflict"))?;
                 Err(StreamAppendError::Conflict(at))
             }
-            openraft::raft::AppendEntriesResponse::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote)),
+            openraft::raft::AppendEntriesResponse::HigherVote(vote) => {
+                Err(StreamAppendError::HigherVote(vote))
+            }
             openraft::raft::AppendEntriesResponse::PartialSuccess(matched) => Ok(matched),
             openraft::raft::AppendEntriesResponse::Success => Ok(last.or(prev)),
         };
@@ -151,7 +161,8 @@ impl Peers for PeersApi {
         let shard = self.shard(request.hello.as_ref(), request.shard)?;
         let from = wire::vote_in(request.from_leader.as_ref()).map_err(ApiError::from)?;
         let last = request.last_log_id.as_ref().map(wire::log_id_in);
-        let answer = shard.raft().handle_transfer_leader(TransferLeaderRequest::new(from, request.to_node_id, last));
+        let answer =
+            shard.raft().handle_transfer_leader(TransferLeaderRequest::new(from, request.to_node_id, last));
         let answer = answer.await.map_err(|fatal| stopped(shard, &fatal))?;
         let refused = answer.err().map(|error| error.to_string()).unwrap_or_default();
         Ok(Response::new(pb::TransferLeaderResponse { refused }))
@@ -192,7 +203,8 @@ impl Peers for PeersApi {
     ) -> Result<Response<pb::AdministerResponse>, Status> {
         let request = request.into_inner();
         let shard = self.shard(request.hello.as_ref(), request.shard)?;
-        let change = request.change.ok_or(wire::Malformed("a change without a change")).map_err(ApiError::from)?;
+        let change =
+            request.change.ok_or(wire::Malformed("a change without a change")).map_err(ApiError::from)?;
         let limit = match change {
             pb::administer_request::Change::AddLearner(_) => limits::LEARNER_TIMEOUT,
             _ => limits::ADMIN_TIMEOUT,
@@ -240,7 +252,9 @@ impl Lanes {
                         self.open.remove(&close.lane);
                         Ok(())
                     }
-                    Some(Inbound::Hello(_)) | None => Err(Status::invalid_argument("expected an append or a close")),
+                    Some(Inbound::Hello(_)) | None => {
+                        Err(Status::invalid_argument("expected an append or a close"))
+                    }
                 },
                 Ok(None) | Err(_) => return,
             };
@@ -252,7 +266,8 @@ impl Lanes {
     }
 
     fn append(&mut self, request: pb::LaneAppend) -> Result<(), Status> {
-        let append = request.append.ok_or(wire::Malformed("an append without a request")).map_err(ApiError::from)?;
+        let append =
+            request.append.ok_or(wire::Malformed("an append without a request")).map_err(ApiError::from)?;
         let append = wire::append_in(append).map_err(ApiError::from)?;
         if !self.open.contains_key(&request.lane) {
             if self.open.len() >= limits::LANES_PER_STREAM {

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use concordat_proto::{
     log::v1::{Head as WireHead, InboxCursor, PendingWelcome, ShardPosition},
     ordering::v1::{
-        GetHeadRequest, GetHeadResponse, GetKeyPackageStatusRequest, GetKeyPackageStatusResponse, LocateRequest,
-        LocateResponse, ReadEntriesRequest, ReadEntriesResponse, ReadInboxRequest, ReadInboxResponse,
+        GetHeadRequest, GetHeadResponse, GetKeyPackageStatusRequest, GetKeyPackageStatusResponse,
+        LocateRequest, LocateResponse, ReadEntriesRequest, ReadEntriesResponse, ReadInboxRequest,
+        ReadInboxResponse,
     },
 };
 use group_log::Head;
@@ -126,7 +127,11 @@ async fn directory(node: &Arc<Node>, linearizable: bool) -> Result<SharedShard, 
 }
 
 /// The shard of a group, and its head.
-async fn group(node: &Arc<Node>, group_id: &Bytes, linearizable: bool) -> Result<(SharedShard, Head), ApiError> {
+async fn group(
+    node: &Arc<Node>,
+    group_id: &Bytes,
+    linearizable: bool,
+) -> Result<(SharedShard, Head), ApiError> {
     check_group_id(group_id)?;
     if let Some((shard, head)) = lookup(node, group_id).await? {
         if linearizable {

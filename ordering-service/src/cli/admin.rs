@@ -80,7 +80,10 @@ pub(super) async fn run(admin: Admin) -> anyhow::Result<()> {
         Call::Bootstrap { nodes, data_shards } => {
             let count = nodes.len();
             let answer = client.bootstrap(BootstrapRequest { nodes, data_shards }).await.map_err(told)?;
-            println!("cluster {} formed: {count} nodes, {data_shards} data shards", answer.into_inner().cluster_id);
+            println!(
+                "cluster {} formed: {count} nodes, {data_shards} data shards",
+                answer.into_inner().cluster_id
+            );
         }
         Call::Status => {
             let status = client.get_status(GetStatusRequest {}).await.map_err(told)?;

@@ -7,17 +7,35 @@ use concordat_proto::ordering::v1::{GetStatusResponse, ShardStatus};
 /// The status of a node, one line a shard.
 pub(super) fn status(status: &GetStatusResponse) -> String {
     let mut text = String::new();
-    let cluster = if status.cluster_id.is_empty() { "none (bootstrap one, or add this node to one)" } else { &status.cluster_id };
+    let cluster = if status.cluster_id.is_empty() {
+        "none (bootstrap one, or add this node to one)"
+    } else {
+        &status.cluster_id
+    };
     let _ = writeln!(text, "node {}  version {}  cluster {cluster}", status.node_id, status.version);
     if status.shards.is_empty() {
         return text;
     }
-    let header = ["shard", "leader", "quorum", "term", "voters", "learners", "log", "committed", "applied", "snapshot", "behind"];
+    let header = [
+        "shard",
+        "leader",
+        "quorum",
+        "term",
+        "voters",
+        "learners",
+        "log",
+        "committed",
+        "applied",
+        "snapshot",
+        "behind",
+    ];
     let mut rows = vec![header.map(String::from)];
     rows.extend(status.shards.iter().map(row));
-    let widths: Vec<usize> = (0..header.len()).map(|i| rows.iter().map(|row| row[i].len()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> =
+        (0..header.len()).map(|i| rows.iter().map(|row| row[i].len()).max().unwrap_or(0)).collect();
     for row in rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(text, "{}", cells.join("  ").trim_end());
     }
     text
@@ -66,7 +84,12 @@ mod tests {
     #[test]
     fn a_lost_quorum_stands_out() {
         let shard = ShardStatus { shard: 1, leader_node_id: 2, quorum_age_ms: 900, ..Default::default() };
-        let text = status(&GetStatusResponse { cluster_id: "c".into(), node_id: 1, shards: vec![shard], version: "0".into() });
+        let text = status(&GetStatusResponse {
+            cluster_id: "c".into(),
+            node_id: 1,
+            shards: vec![shard],
+            version: "0".into(),
+        });
         assert!(text.contains("NO, 900 ms"), "{text}");
         assert!(text.contains("node 2"));
     }

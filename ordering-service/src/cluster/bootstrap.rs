@@ -33,7 +33,11 @@ pub async fn bootstrap(node: &Node, request: BootstrapRequest) -> Result<String,
     }
     let own = found.get(&node.identity.node_id).filter(|own| own.disk_id == node.identity.disk_id);
     if own.is_none() {
-        return Err(bad("nodes", "this node's own peer address beside its id", "the address of another process"));
+        return Err(bad(
+            "nodes",
+            "this node's own peer address beside its id",
+            "the address of another process",
+        ));
     }
     let cluster_id = match cluster_to_continue(node, &found, data_shards).await? {
         Some(id) => id,
@@ -56,6 +60,17 @@ pub async fn bootstrap(node: &Node, request: BootstrapRequest) -> Result<String,
     Ok(cluster_id)
 }
 
+/// Whether the cluster that this node belongs to is formed, so that bootstrapping it again would be refused.
+///
+/// # Errors
+/// A shard has stopped.
+pub async fn is_complete(node: &Node) -> Result<bool, ApiError> {
+    match node.shards.get() {
+        Some(shards) => all_initialized(shards).await,
+        None => Ok(false),
+    }
+}
+
 fn check(node: &Node, request: &BootstrapRequest) -> Result<u32, ApiError> {
     if request.nodes.is_empty() || request.nodes.len() > limits::NODES {
         return Err(bad("nodes", format!("1 to {} nodes", limits::NODES), request.nodes.len()));
@@ -63,7 +78,8 @@ fn check(node: &Node, request: &BootstrapRequest) -> Result<u32, ApiError> {
     request.nodes.iter().try_for_each(check_address)?;
     check_distinct(&request.nodes)?;
     if !request.nodes.iter().any(|n| n.node_id == node.identity.node_id) {
-        let expected = format!("all first voters, node {} (which was called) among them", node.identity.node_id);
+        let expected =
+            format!("all first voters, node {} (which was called) among them", node.identity.node_id);
         return Err(bad("nodes", expected, "others only"));
     }
     match request.data_shards {
@@ -88,9 +104,13 @@ async fn cluster_to_continue(
     if begun.len() > 1 {
         return refuse(format!("the nodes belong to {} different clusters. {other_remedy}", begun.len()));
     }
-    if let Some(node) = found.values().find(|f| !f.about.cluster_id.is_empty() && f.about.data_shards != data_shards) {
+    if let Some(node) =
+        found.values().find(|f| !f.about.cluster_id.is_empty() && f.about.data_shards != data_shards)
+    {
         let (id, shards) = (node.about.node_id, node.about.data_shards);
-        return refuse(format!("node {id} belongs to a cluster with {shards} data shards already. {other_remedy}"));
+        return refuse(format!(
+            "node {id} belongs to a cluster with {shards} data shards already. {other_remedy}"
+        ));
     }
     let formed = found.values().find(|f| f.about.formed).map(|f| f.about.node_id);
     let Some(formed) = formed else { return Ok(Some(id)) };

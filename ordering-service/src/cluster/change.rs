@@ -28,7 +28,12 @@ type Members = ChangeMembers<NodeId, NodeInfo>;
 ///
 /// # Errors
 /// The change is not possible now, or not finished at `deadline`.
-pub async fn carry_out(node: &Node, shard: &Shard, change: Change, deadline: Instant) -> Result<Answer, ApiError> {
+pub async fn carry_out(
+    node: &Node,
+    shard: &Shard,
+    change: Change,
+    deadline: Instant,
+) -> Result<Answer, ApiError> {
     if shard.view().leader != Some(node.identity.node_id) {
         return Ok(Answer::NotLeader);
     }
@@ -53,7 +58,9 @@ async fn add_learner(shard: &Shard, learner: AddLearner, deadline: Instant) -> R
         }
         Some(_) => {}
         None => {
-            if let Answer::NotLeader = write(shard, Members::AddNodes(BTreeMap::from([(node_id, info)])), deadline).await? {
+            if let Answer::NotLeader =
+                write(shard, Members::AddNodes(BTreeMap::from([(node_id, info)])), deadline).await?
+            {
                 return Ok(Answer::NotLeader);
             }
         }
@@ -85,7 +92,7 @@ async fn promote(shard: &Shard, wanted: BTreeSet<NodeId>, deadline: Instant) -> 
         }
         // A voter that lacks much would leave the shard without a margin until it has caught up.
         let lag = lag(shard, *node_id);
-        if !lag.is_some_and(|lag| lag <= limits::LEARNER_LAG_DEFAULT) {
+        if lag.is_none_or(|lag| lag > limits::LEARNER_LAG_DEFAULT) {
             return Err(ApiError::Precondition(format!(
                 "node {node_id} is not caught up in shard {} (it lacks {} entries, at most {} are allowed): try again later",
                 shard.id(),
@@ -120,7 +127,9 @@ fn check_removal(
 ) -> Result<(), ApiError> {
     let rest: BTreeSet<NodeId> = membership.voter_ids().filter(|voter| *voter != node_id).collect();
     if rest.is_empty() {
-        return Err(ApiError::Precondition(format!("node {node_id} is the last voter of shard {shard}: a cluster needs one")));
+        return Err(ApiError::Precondition(format!(
+            "node {node_id} is the last voter of shard {shard}: a cluster needs one"
+        )));
     }
     let alive = rest.intersection(reachable).count();
     if alive * 2 <= rest.len() || !is_quorum(membership, reachable) {
@@ -190,7 +199,9 @@ async fn write(shard: &Shard, change: Members, deadline: Instant) -> Result<Answ
             "shard {} can not change its membership now ({other}): try again",
             shard.id()
         ))),
-        Err(RaftError::Fatal(fatal)) => Err(ApiError::Stopped { shard: shard.id(), message: fatal.to_string() }),
+        Err(RaftError::Fatal(fatal)) => {
+            Err(ApiError::Stopped { shard: shard.id(), message: fatal.to_string() })
+        }
     }
 }
 
@@ -201,7 +212,8 @@ fn unfinished(what: String) -> ApiError {
 /// The voter that can take over soonest: reachable, and with the least to catch up.
 pub fn best_successor(node: &Node, shard: &Shard) -> Option<NodeId> {
     let reachable = node.reach.reachable(node.timing.suspect_quorum_after);
-    let voters = shard.membership().voter_ids().filter(|id| *id != node.identity.node_id && reachable.contains(id));
+    let membership = shard.membership();
+    let voters = membership.voter_ids().filter(|id| *id != node.identity.node_id && reachable.contains(id));
     let lags = voters.filter_map(|id| lag(shard, id).map(|lag| (lag, id)));
     lags.min().filter(|(lag, _)| *lag <= limits::TRANSFER_LAG).map(|(_, id)| id)
 }
@@ -220,7 +232,10 @@ mod tests {
         let three = membership(&[1, 2, 3]);
         assert!(check_removal(1, &three, 3, &BTreeSet::from([1, 2])).is_ok());
         assert!(check_removal(1, &three, 3, &BTreeSet::from([1, 2, 3])).is_ok());
-        assert!(check_removal(1, &three, 3, &BTreeSet::from([1, 3])).is_err(), "2 is down, 1 of 2 is no quorum");
+        assert!(
+            check_removal(1, &three, 3, &BTreeSet::from([1, 3])).is_err(),
+            "2 is down, 1 of 2 is no quorum"
+        );
         assert!(check_removal(1, &membership(&[1]), 1, &BTreeSet::from([1])).is_err());
     }
 }

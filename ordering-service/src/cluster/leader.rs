@@ -25,7 +25,12 @@ pub enum Answer {
 ///
 /// # Errors
 /// The leader refuses, or the change takes longer than `limit`.
-pub async fn administer(node: &Node, shard: &SharedShard, change: Change, limit: Duration) -> Result<(), ApiError> {
+pub async fn administer(
+    node: &Node,
+    shard: &SharedShard,
+    change: Change,
+    limit: Duration,
+) -> Result<(), ApiError> {
     let deadline = Instant::now() + limit;
     loop {
         let answer = match shard.leader() {
@@ -34,15 +39,21 @@ pub async fn administer(node: &Node, shard: &SharedShard, change: Change, limit:
             }
             Some((leader, info)) => match node.peers.get(leader, &info) {
                 Some(peer) => {
-                    let request =
-                        AdministerRequest { hello: peer.hello(), shard: shard.id(), change: Some(change.clone()) };
+                    let request = AdministerRequest {
+                        hello: peer.hello(),
+                        shard: shard.id(),
+                        change: Some(change.clone()),
+                    };
                     let mut client = peer.fast();
                     let left = deadline.saturating_duration_since(Instant::now());
                     // A leader that died while it was asked is like one that never was: the change can be repeated.
                     match peer.ask(left, client.administer(request)).await {
                         Ok(response) => read(response, limit)?,
                         Err(error) => {
-                            tracing::info!(shard = shard.id(), "the leader did not answer, trying again: {error}");
+                            tracing::info!(
+                                shard = shard.id(),
+                                "the leader did not answer, trying again: {error}"
+                            );
                             Answer::NotLeader
                         }
                     }

@@ -36,7 +36,10 @@ pub async fn add_learner(node: &Node, request: AddLearnerRequest) -> Result<(), 
             ));
         }
         None if !found.about.cluster_id.is_empty() && found.about.cluster_id != cluster.id => {
-            return refuse(format!("node {node_id} belongs to cluster {}: empty its data directory first", found.about.cluster_id));
+            return refuse(format!(
+                "node {node_id} belongs to cluster {}: empty its data directory first",
+                found.about.cluster_id
+            ));
         }
         None if shards.nodes().len() >= limits::NODES => {
             return refuse(format!("the cluster has {} nodes already, which is the limit", limits::NODES));

@@ -38,7 +38,8 @@ fn check_address(node: &NodeAddress) -> Result<(), ApiError> {
         return Err(bad("node_id", "at least 1", 0));
     }
     for (field, value) in [("peer_address", &node.peer_address), ("address", &node.address)] {
-        let port = value.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        let port =
+            value.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
         if value.len() > limits::NAME_BYTES || !matches!(port, Some(Ok(1..))) {
             let expected = format!("host:port of at most {} bytes", limits::NAME_BYTES);
             return Err(bad(field, expected, format!("{value:?}")));
@@ -78,7 +79,8 @@ struct Found {
 async fn identify(node: &Node, node_id: NodeId, peer_address: &str) -> Result<Found, ApiError> {
     let address = peer_address.to_owned();
     let unreachable = |message: String| PeerError::Unreachable { node_id, address: address.clone(), message };
-    let channel = channel(peer_address, node.peers.network()).ok_or_else(|| unreachable("not host:port".into()))?;
+    let channel =
+        channel(peer_address, node.peers.network()).ok_or_else(|| unreachable("not host:port".into()))?;
     let mut client = client(channel);
     let about = match timeout(FIRST_CONTACT, client.identify(IdentifyRequest {})).await {
         Ok(Ok(about)) => about.into_inner(),

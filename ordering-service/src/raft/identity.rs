@@ -44,7 +44,9 @@ pub enum Stranger {
         cluster_id: String,
     },
     /// The two belong to different clusters.
-    #[error("node {node_id} belongs to cluster {expected}, but node {from} speaks for cluster {got}: check the peer addresses")]
+    #[error(
+        "node {node_id} belongs to cluster {expected}, but node {from} speaks for cluster {got}: check the peer addresses"
+    )]
     ForeignCluster {
         /// The receiver.
         node_id: NodeId,

@@ -9,8 +9,8 @@ use openraft::{
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
     network::{Backoff, RPCOption},
     raft::{
-        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderError,
-        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+        TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
 use service_kit::rng::Randomness;
@@ -77,13 +77,18 @@ impl RaftNetworkFactory<TypeConfig> for ShardNetwork {
 impl PeerClient {
     fn peer(&self) -> Result<Arc<Peer>, RPCError<TypeConfig>> {
         self.peer.clone().ok_or_else(|| {
-            RPCError::Unreachable(Unreachable::from_string(format!("node {} has no usable peer address", self.target)))
+            RPCError::Unreachable(Unreachable::from_string(format!(
+                "node {} has no usable peer address",
+                self.target
+            )))
         })
     }
 
     fn error(&self, error: PeerError, action: RPCTypes) -> RPCError<TypeConfig> {
         match error {
-            PeerError::Unreachable { .. } | PeerError::Refused { .. } => RPCError::Unreachable(Unreachable::new(&error)),
+            PeerError::Unreachable { .. } | PeerError::Refused { .. } => {
+                RPCError::Unreachable(Unreachable::new(&error))
+            }
             PeerError::Broken { .. } => RPCError::Network(NetworkError::new(&error)),
             PeerError::TimedOut { limit, .. } => RPCError::Timeout(Timeout {
                 action,
@@ -156,7 +161,10 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         option: RPCOption,
     ) -> BoxFuture<
         's,
-        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
     >
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
@@ -170,7 +178,8 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
                 return Ok(futures::stream::iter(answers).boxed());
             }
             let peer = self.peer()?;
-            let lane = peer.stream().open_lane(peer.clone(), self.network.shard, self.network.timing.peer_request);
+            let lane =
+                peer.stream().open_lane(peer.clone(), self.network.shard, self.network.timing.peer_request);
             let lane = lane.await.map_err(|error| self.error(error, RPCTypes::AppendEntries))?;
             let answers = lane.run(input, self.network.timing.append_progress);
             let this = &*self;
@@ -231,14 +240,20 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         if answer.refused.is_empty() {
             return Ok(Ok(()));
         }
-        tracing::info!(shard = self.network.shard, peer = self.target, "leadership refused: {}", answer.refused);
+        tracing::info!(
+            shard = self.network.shard,
+            peer = self.target,
+            "leadership refused: {}",
+            answer.refused
+        );
         let (expected, actual) = (request.last_log_id().copied(), None);
         Ok(Err(TransferLeaderError::LogNotFlushed { expected, actual }))
     }
 
     fn backoff(&self) -> Option<Backoff> {
         let randomness = self.network.randomness.clone();
-        let growing = iter::successors(Some(limits::RECONNECT_MIN), |d| Some((*d * 2).min(limits::RECONNECT_MAX)));
+        let growing =
+            iter::successors(Some(limits::RECONNECT_MIN), |d| Some((*d * 2).min(limits::RECONNECT_MAX)));
         Some(Backoff::new(growing.map(move |pause| jittered(pause, &randomness))))
     }
 }

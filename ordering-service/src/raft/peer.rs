@@ -84,7 +84,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    fn new(node_id: NodeId, info: NodeInfo, identity: Arc<Identity>, network: &SharedNetwork) -> Option<Self> {
+    fn new(
+        node_id: NodeId,
+        info: NodeInfo,
+        identity: Arc<Identity>,
+        network: &SharedNetwork,
+    ) -> Option<Self> {
         Some(Self {
             node_id,
             identity,
@@ -142,9 +147,11 @@ impl Peer {
                 Ok(response.into_inner())
             }
             Ok(Err(status)) => Err(self.failed(&status)),
-            Err(_) => {
-                Err(PeerError::TimedOut { node_id: self.node_id, address: self.info.peer_address.clone(), limit })
-            }
+            Err(_) => Err(PeerError::TimedOut {
+                node_id: self.node_id,
+                address: self.info.peer_address.clone(),
+                limit,
+            }),
         }
     }
 

@@ -54,7 +54,12 @@ impl PeerStream {
     ///
     /// # Errors
     /// The peer can not be reached or refuses this node.
-    pub async fn open_lane(&self, peer: Arc<Peer>, shard: ShardId, limit: Duration) -> Result<Lane, PeerError> {
+    pub async fn open_lane(
+        &self,
+        peer: Arc<Peer>,
+        shard: ShardId,
+        limit: Duration,
+    ) -> Result<Lane, PeerError> {
         let mut link = self.link.lock().await;
         if let Some(lane) = link.as_ref().and_then(|link| link.open_lane(&peer, shard)) {
             return Ok(lane);
@@ -100,7 +105,10 @@ async fn dispatch(link: Arc<Link>, mut answers: Streaming<ReplicateResponse>, pe
                 (f.lane, LaneEvent::Failed(f.message))
             }
             Ok(Some(ReplicateResponse { response: None })) => {
-                tracing::warn!(peer, "an empty answer on the replication stream: both nodes must run the same version");
+                tracing::warn!(
+                    peer,
+                    "an empty answer on the replication stream: both nodes must run the same version"
+                );
                 break;
             }
             Ok(None) => break,

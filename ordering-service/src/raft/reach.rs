@@ -130,7 +130,10 @@ mod tests {
         let now = Instant::now() + Duration::from_secs(60);
         let led = |term, quorum_age_ms| [LedShard { shard: 1, term, quorum_age_ms }];
         reach.note(2, now, &led(5, 40));
-        assert_eq!(reach.proof(1), Some(LeaderProof { leader: 2, term: 5, at: now - Duration::from_millis(40) }));
+        assert_eq!(
+            reach.proof(1),
+            Some(LeaderProof { leader: 2, term: 5, at: now - Duration::from_millis(40) })
+        );
         reach.note(2, now, &led(5, 90));
         assert_eq!(reach.proof(1).map(|p| p.at), Some(now - Duration::from_millis(40)));
         reach.note(3, now, &led(6, 500));

@@ -48,7 +48,9 @@ pub async fn receive(
                 }
             }
             Request::End(end) if end.parts == parts => break true,
-            Request::End(_) => return Err(wire::Malformed("a snapshot with another number of parts than it says").into()),
+            Request::End(_) => {
+                return Err(wire::Malformed("a snapshot with another number of parts than it says").into());
+            }
             Request::Head(_) => return Err(wire::Malformed("a second head within a snapshot").into()),
         }
     };

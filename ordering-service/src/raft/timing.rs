@@ -76,7 +76,8 @@ impl Timing {
             Profile::Wan => [400, 1_000, 1_500, 1_200, 3_000, 100, 6_000, 1_000, 6_000, 5_000],
         }
         .map(Duration::from_millis);
-        let [heartbeat, election_min, election_max, suspect_quorum_after, quorum_loss_probe, ping, rest @ ..] = ms;
+        let [heartbeat, election_min, election_max, suspect_quorum_after, quorum_loss_probe, ping, rest @ ..] =
+            ms;
         let [append_progress, peer_request, submission, read] = rest;
         Self {
             heartbeat,
@@ -115,7 +116,10 @@ impl Default for Compaction {
 ///
 /// # Errors
 /// Timings that contradict one another.
-pub fn raft_config(timing: &Timing, compaction: &Compaction) -> Result<openraft::Config, openraft::ConfigError> {
+pub fn raft_config(
+    timing: &Timing,
+    compaction: &Compaction,
+) -> Result<openraft::Config, openraft::ConfigError> {
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     openraft::Config {
         cluster_name: "concordat".into(),

@@ -73,7 +73,8 @@ pub fn membership_in(membership: &pb::Membership) -> Result<Membership, Malforme
     if configs.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
     }
-    Membership::new(configs, nodes).map_err(|_| Malformed("a membership without voters, or with a voter that is no node"))
+    Membership::new(configs, nodes)
+        .map_err(|_| Malformed("a membership without voters, or with a voter that is no node"))
 }
 
 /// From the wire.
@@ -164,7 +165,8 @@ mod tests {
     }
 
     fn membership() -> Membership {
-        let node = |n: u8| NodeInfo { peer_address: format!("n{n}:1"), disk_id: [n; 16], ..NodeInfo::default() };
+        let node =
+            |n: u8| NodeInfo { peer_address: format!("n{n}:1"), disk_id: [n; 16], ..NodeInfo::default() };
         let nodes = BTreeMap::from([(1, node(1)), (2, node(2)), (3, node(3))]);
         Membership::new(vec![BTreeSet::from([1, 2]), BTreeSet::from([2, 3])], nodes).expect("valid")
     }

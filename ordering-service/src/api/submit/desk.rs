@@ -5,10 +5,11 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use bytes::Bytes;
 use concordat_proto::{
     log::v1::{Reason, Refused, content::Content},
-    ordering::v1::{Command, GroupSubmission, Outcome, Submission, command::Command as Kind, outcome::Outcome as Answer},
+    ordering::v1::{
+        Command, GroupSubmission, Outcome, Submission, command::Command as Kind, outcome::Outcome as Answer,
+    },
 };
 use openraft::raft::ClientWriteResult;
 use prost::Message;
@@ -42,7 +43,7 @@ pub struct Desk {
 
 impl Desk {
     /// A node's desk, and the task that decides what had to wait.
-    pub fn open(node: Arc<Node>) -> Arc<Self> {
+    pub(crate) fn open(node: Arc<Node>) -> Arc<Self> {
         let (races, waited) = Races::new();
         let desk = Arc::new(Self { node, load: Arc::default(), races });
         tokio::spawn(decide_again(Arc::downgrade(&desk), waited));
@@ -50,28 +51,39 @@ impl Desk {
     }
 
     /// The node.
-    pub fn node(&self) -> &Arc<Node> {
+    pub(crate) fn node(&self) -> &Arc<Node> {
         &self.node
     }
 
     /// For a new stream.
-    pub fn outbox(&self) -> Arc<Outbox> {
+    pub(crate) fn outbox(&self) -> Arc<Outbox> {
         Outbox::new(self.load.clone(), self.node.metrics.clone())
     }
 
     /// Writes the load into the metrics.
-    pub fn record_load(&self) {
+    pub(crate) fn record_load(&self) {
         let (submissions, bytes) = self.load.now();
         self.node.metrics.under_way.set(submissions as f64);
         self.node.metrics.bytes_under_way.set(bytes as f64);
         self.node.metrics.waiting.set(self.races.waiting() as f64);
     }
 
+    /// Why nothing can be taken now, if so: the disk is full, or the storage failed.
+    pub(crate) fn closed(&self) -> Option<Outcome> {
+        let error = self.node.storage.writable().err()?;
+        Some(overloaded(&format!("this node can not write: {error}")))
+    }
+
     /// Takes one submission. It is answered through `outbox`, now or later.
     ///
     /// # Errors
     /// An id that another submission under way has: the stream can not go on, because answers would be ambiguous.
-    pub async fn take(&self, outbox: &Arc<Outbox>, submission: Submission, now: Instant) -> Result<(), Refused> {
+    pub(crate) async fn take(
+        &self,
+        outbox: &Arc<Outbox>,
+        submission: Submission,
+        now: Instant,
+    ) -> Result<(), Refused> {
         let Submission { id, shard, command } = submission;
         if command.len() > limits::COMMAND_BYTES {
             let refusal = too_large("a command", limits::COMMAND_BYTES, command.len());
@@ -91,11 +103,11 @@ impl Desk {
     /// Answers a submission from what is applied here, lets it wait, or proposes it.
     async fn decide(&self, submission: Waiting) {
         let outcome = match self.look_at(&submission) {
-            Ok((shard, None)) => {
+            Look::Propose(shard) => {
                 let sink = submission.outbox.clone();
                 return self.propose(shard, submission, sink).await;
             }
-            Ok((shard, Some(race))) => match self.races.enter(race, submission) {
+            Look::Competes(shard, race) => match self.races.enter(race, submission) {
                 Entered::First(sink, submission) => return self.propose(shard, submission, sink).await,
                 Entered::Waits => return,
                 Entered::Full(submission) => {
@@ -103,32 +115,39 @@ impl Desk {
                     return submission.outbox.answer(submission.token, full);
                 }
             },
-            Err(outcome) => outcome,
+            Look::Decided(outcome) => outcome,
         };
         submission.outbox.answer(submission.token, outcome);
     }
 
-    /// Checks a command by itself and against what is applied here. For a commit, names what it competes for.
-    fn look_at(&self, submission: &Waiting) -> Result<(&SharedShard, Option<Race>), Outcome> {
-        let shards = self.node.shards.get().ok_or_else(no_cluster)?;
-        let command = Command::decode(submission.command.clone())
-            .map_err(|error| refuse(malformed("a command", "an encoded ordering.v1.Command", error)))?;
-        let Some(command) = command.command else {
-            let message = "this server does not know the command: update it, or submit one that it knows";
-            return Err(refuse(refused(Reason::UnknownCommand, message)));
+    /// Checks a command by itself and against what is applied here.
+    fn look_at(&self, submission: &Waiting) -> Look<'_> {
+        let Some(shards) = self.node.shards.get() else { return Look::Decided(no_cluster()) };
+        let command = match Command::decode(submission.command.clone()) {
+            Ok(Command { command: Some(command) }) => command,
+            Ok(Command { command: None }) => {
+                let message = "this server does not know the command: update it, or submit one that it knows";
+                return Look::refuse(refused(Reason::UnknownCommand, message));
+            }
+            Err(error) => {
+                return Look::refuse(malformed("a command", "an encoded ordering.v1.Command", error));
+            }
         };
-        let shard = shard_for(shards, submission.shard, &command)?;
-        let Kind::Group(group) = command else { return Ok((shard, None)) };
+        let shard = match shard_for(shards, submission.shard, &command) {
+            Ok(shard) => shard,
+            Err(refusal) => return Look::refuse(refusal),
+        };
+        let Kind::Group(group) = command else { return Look::Propose(shard) };
         if !is_commit(&group) {
-            return Ok((shard, None));
+            return Look::Propose(shard);
         }
         match shard.reader().decided(&group) {
-            Ok(Some(outcome)) => Err(outcome),
+            Ok(Some(outcome)) => Look::Decided(outcome),
             Ok(None) => {
                 let (group_id, epoch) = (group.group_id, group.epoch);
-                Ok((shard, Some(Race { shard: shard.id(), group_id, epoch })))
+                Look::Competes(shard, Race { shard: shard.id(), group_id, epoch })
             }
-            Err(error) => Err(unknown(error)),
+            Err(error) => Look::Decided(unknown(error)),
         }
     }
 
@@ -151,8 +170,17 @@ async fn decide_again(desk: Weak<Desk>, mut waited: mpsc::UnboundedReceiver<VecD
     }
 }
 
-fn refuse(refusal: Refused) -> Outcome {
-    answer(Answer::Refused(refusal))
+/// What a submission needs.
+enum Look<'a> {
+    Decided(Outcome),
+    Propose(&'a SharedShard),
+    Competes(&'a SharedShard, Race),
+}
+
+impl Look<'_> {
+    fn refuse(refusal: Refused) -> Self {
+        Self::Decided(answer(Answer::Refused(refusal)))
+    }
 }
 
 fn is_commit(group: &GroupSubmission) -> bool {
@@ -160,16 +188,19 @@ fn is_commit(group: &GroupSubmission) -> bool {
 }
 
 /// Commands of the directory belong to shard 0, all others to a data shard.
-fn shard_for<'a>(shards: &'a Shards, shard: ShardId, command: &Kind) -> Result<&'a SharedShard, Outcome> {
-    let of_directory = matches!(command, Kind::AssignGroup(_) | Kind::UploadKeyPackages(_) | Kind::ClaimKeyPackage(_));
+fn shard_for<'a>(shards: &'a Shards, shard: ShardId, command: &Kind) -> Result<&'a SharedShard, Refused> {
+    let of_directory =
+        matches!(command, Kind::AssignGroup(_) | Kind::UploadKeyPackages(_) | Kind::ClaimKeyPackage(_));
     if of_directory == (shard == DIRECTORY)
         && let Some(shard) = shards.get(shard)
     {
         return Ok(shard);
     }
     let expected = if of_directory { "0".to_owned() } else { format!("1 to {}", shards.data_shards()) };
-    let message = format!("this command belongs to shard {expected}, but came for shard {shard}: locate the group first");
+    let message = format!(
+        "this command belongs to shard {expected}, but came for shard {shard}: locate the group first"
+    );
     let mut refusal = refused(Reason::WrongShard, message);
     refusal.metadata = HashMap::from([("expected".into(), expected), ("got".into(), shard.to_string())]);
-    Err(refuse(refusal))
+    Err(refusal)
 }

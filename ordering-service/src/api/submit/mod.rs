@@ -12,12 +12,15 @@ use futures::future::{Either, select};
 use tokio::time::{Instant, interval};
 use tonic::{Status, Streaming};
 
-pub use self::{desk::Desk, outbox::Answers};
 use self::outbox::Outbox;
-use crate::{error::{ApiError, malformed}, limits};
+pub use self::{desk::Desk, outbox::Answers};
+use crate::{
+    error::{ApiError, malformed},
+    limits,
+};
 
 /// Serves one stream. The stream of answers ends when the requests have ended and everything is answered.
-pub fn serve(desk: Arc<Desk>, requests: Streaming<SubmitRequest>) -> Answers {
+pub(crate) fn serve(desk: Arc<Desk>, requests: Streaming<SubmitRequest>) -> Answers {
     let outbox = desk.outbox();
     tokio::spawn(run(desk, outbox.clone(), requests));
     Answers(outbox)
@@ -37,7 +40,11 @@ async fn run(desk: Arc<Desk>, outbox: Arc<Outbox>, requests: Streaming<SubmitReq
     desk.node().metrics.submit_streams.decrement(1.0);
 }
 
-async fn read(desk: &Desk, outbox: &Arc<Outbox>, mut requests: Streaming<SubmitRequest>) -> Result<(), Status> {
+async fn read(
+    desk: &Desk,
+    outbox: &Arc<Outbox>,
+    mut requests: Streaming<SubmitRequest>,
+) -> Result<(), Status> {
     loop {
         outbox.room().await;
         let message = tokio::select! {
@@ -51,6 +58,10 @@ async fn read(desk: &Desk, outbox: &Arc<Outbox>, mut requests: Streaming<SubmitR
         if count > limits::SUBMISSIONS_PER_REQUEST {
             let expected = format!("at most {} submissions", limits::SUBMISSIONS_PER_REQUEST);
             return Err(ApiError::from(malformed("a request", &expected, count)).into());
+        }
+        if let Some(outcome) = desk.closed() {
+            request.submissions.iter().for_each(|submission| outbox.refuse(submission.id, outcome.clone()));
+            continue;
         }
         let now = Instant::now();
         for submission in request.submissions {

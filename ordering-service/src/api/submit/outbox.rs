@@ -27,7 +27,7 @@ use crate::{
 
 /// Submissions of all streams of a node that are not answered yet.
 #[derive(Default)]
-pub struct NodeLoad {
+pub(crate) struct NodeLoad {
     submissions: AtomicUsize,
     bytes: AtomicUsize,
 }
@@ -51,13 +51,13 @@ impl NodeLoad {
     }
 
     /// Submissions and bytes under way.
-    pub fn now(&self) -> (usize, usize) {
+    pub(crate) fn now(&self) -> (usize, usize) {
         (self.submissions.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 }
 
 /// One stream's part of the load, and its answers.
-pub struct Outbox {
+pub(crate) struct Outbox {
     load: Arc<NodeLoad>,
     metrics: Arc<NodeMetrics>,
     state: Mutex<State>,
@@ -91,7 +91,7 @@ struct UnderWay {
 
 /// Why a submission is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotTaken {
+pub(crate) enum NotTaken {
     /// Another submission with this id is not answered yet.
     DuplicateId,
     /// A bound is reached.
@@ -100,7 +100,7 @@ pub enum NotTaken {
 
 impl Outbox {
     /// For one stream.
-    pub fn new(load: Arc<NodeLoad>, metrics: Arc<NodeMetrics>) -> Arc<Self> {
+    pub(crate) fn new(load: Arc<NodeLoad>, metrics: Arc<NodeMetrics>) -> Arc<Self> {
         Arc::new(Self { load, metrics, state: Mutex::default(), drained: Notify::new() })
     }
 
@@ -108,7 +108,7 @@ impl Outbox {
     ///
     /// # Errors
     /// It is not under way.
-    pub fn begin(&self, id: u64, bytes: usize, now: Instant) -> Result<u64, NotTaken> {
+    pub(crate) fn begin(&self, id: u64, bytes: usize, now: Instant) -> Result<u64, NotTaken> {
         let mut state = self.state.lock();
         if state.ids.contains(&id) {
             return Err(NotTaken::DuplicateId);
@@ -130,7 +130,7 @@ impl Outbox {
     }
 
     /// Answers a submission. A second answer, and one that comes after the submission expired, is dropped.
-    pub fn answer(&self, token: u64, outcome: Outcome) {
+    pub(crate) fn answer(&self, token: u64, outcome: Outcome) {
         let mut state = self.state.lock();
         let Some(under_way) = state.under_way.remove(&token) else { return };
         self.load.release(under_way.bytes);
@@ -141,7 +141,7 @@ impl Outbox {
     }
 
     /// Answers a submission that was never under way.
-    pub fn refuse(&self, id: u64, outcome: Outcome) {
+    pub(crate) fn refuse(&self, id: u64, outcome: Outcome) {
         self.metrics.answered(&outcome, Default::default());
         self.push(&mut self.state.lock(), id, outcome);
     }
@@ -159,7 +159,7 @@ impl Outbox {
     }
 
     /// Answers everything that was received at or before `before` with `unknown`.
-    pub fn expire(&self, before: Instant) {
+    pub(crate) fn expire(&self, before: Instant) {
         loop {
             let mut state = self.state.lock();
             let Some((token, received)) = state.by_age.front().copied() else { return };
@@ -170,18 +170,22 @@ impl Outbox {
             state.by_age.pop_front();
             drop(state);
             if !answered {
-                self.answer(token, unknown("not decided in time: submit the same bytes again to learn what became of it"));
+                self.answer(
+                    token,
+                    unknown("not decided in time: submit the same bytes again to learn what became of it"),
+                );
             }
         }
     }
 
     /// Waits until the reader has room for more answers.
-    pub async fn room(&self) {
+    pub(crate) async fn room(&self) {
         loop {
             let drained = self.drained.notified();
             {
                 let state = self.state.lock();
-                let full = state.ready_bytes > limits::STREAM_BYTES || state.ready.len() > limits::STREAM_SUBMISSIONS;
+                let full = state.ready_bytes > limits::STREAM_BYTES
+                    || state.ready.len() > limits::STREAM_SUBMISSIONS;
                 if !full || state.closed {
                     return;
                 }
@@ -191,7 +195,7 @@ impl Outbox {
     }
 
     /// No more submissions will come. The stream of answers ends when everything is answered, or at once with `failed`.
-    pub fn end_input(&self, failed: Option<Status>) {
+    pub(crate) fn end_input(&self, failed: Option<Status>) {
         let mut state = self.state.lock();
         state.input_ended = true;
         state.failed = failed;
@@ -201,13 +205,13 @@ impl Outbox {
     }
 
     /// Whether everything that ever will be under way is answered, or nobody reads answers any more.
-    pub fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         let state = self.state.lock();
         state.closed || (state.input_ended && state.under_way.is_empty())
     }
 
     /// Whether nobody reads answers any more.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.state.lock().closed
     }
 
@@ -258,7 +262,7 @@ impl Drop for Outbox {
 }
 
 /// The answers of a stream, in batches.
-pub struct Answers(pub Arc<Outbox>);
+pub struct Answers(pub(crate) Arc<Outbox>);
 
 impl Stream for Answers {
     type Item = Result<SubmitResponse, Status>;
@@ -340,7 +344,10 @@ mod tests {
         let mut answers = Answers(outbox);
         let response = answers.next().now_or_never().flatten().expect("one").expect("no failure");
         assert_eq!(response.outcomes.len(), 1);
-        assert!(matches!(response.outcomes[0].outcome.as_ref().and_then(|o| o.outcome.as_ref()), Some(Kind::Unknown(_))));
+        assert!(matches!(
+            response.outcomes[0].outcome.as_ref().and_then(|o| o.outcome.as_ref()),
+            Some(Kind::Unknown(_))
+        ));
     }
 
     #[tokio::test]

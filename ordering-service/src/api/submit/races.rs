@@ -22,36 +22,36 @@ use crate::{
 
 /// An epoch of a group, which one commit can end.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Race {
+pub(crate) struct Race {
     /// Where the group lives.
-    pub shard: ShardId,
+    pub(crate) shard: ShardId,
     /// The group.
-    pub group_id: Bytes,
+    pub(crate) group_id: Bytes,
     /// The epoch.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
 }
 
 /// A submission on its way to a decision.
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// Takes the answer.
-    pub outbox: Arc<Outbox>,
+    pub(crate) outbox: Arc<Outbox>,
     /// Names the submission there.
-    pub token: u64,
+    pub(crate) token: u64,
     /// The shard it came for.
-    pub shard: ShardId,
+    pub(crate) shard: ShardId,
     /// The encoded command.
-    pub command: Bytes,
+    pub(crate) command: Bytes,
 }
 
 /// The races of a node.
-pub struct Races {
+pub(crate) struct Races {
     running: Mutex<HashMap<Race, VecDeque<Waiting>>>,
     /// Those that waited for a race that is decided. Unbounded, but everything in it is counted as under way.
     again: mpsc::UnboundedSender<VecDeque<Waiting>>,
 }
 
 /// What to do with a commit.
-pub enum Entered {
+pub(crate) enum Entered {
     /// It is the first: propose it, and answer through the sink.
     First(Arc<Runner>, Waiting),
     /// It waits.
@@ -62,13 +62,13 @@ pub enum Entered {
 
 impl Races {
     /// None yet. The receiver gets those that have waited, to be decided anew.
-    pub fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<VecDeque<Waiting>>) {
+    pub(crate) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<VecDeque<Waiting>>) {
         let (again, waited) = mpsc::unbounded_channel();
         (Arc::new(Self { running: Mutex::default(), again }), waited)
     }
 
     /// Enters a commit into a race.
-    pub fn enter(self: &Arc<Self>, race: Race, commit: Waiting) -> Entered {
+    pub(crate) fn enter(self: &Arc<Self>, race: Race, commit: Waiting) -> Entered {
         match self.running.lock().entry(race) {
             Entry::Occupied(mut running) => {
                 let waiting = running.get_mut();
@@ -88,7 +88,7 @@ impl Races {
     }
 
     /// Commits that wait.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.running.lock().values().map(VecDeque::len).sum()
     }
 
@@ -102,7 +102,7 @@ impl Races {
 }
 
 /// The commit of a race that is under way to Raft. The race is over when this is dropped: whatever became of the commit.
-pub struct Runner {
+pub(crate) struct Runner {
     races: Arc<Races>,
     race: Race,
     outbox: Arc<Outbox>,
@@ -143,7 +143,10 @@ mod tests {
         let (races, mut again) = Races::new();
         let Entered::First(runner, _) = races.enter(race(1), commit(1)) else { panic!("the first runs") };
         assert!(matches!(races.enter(race(1), commit(2)), Entered::Waits));
-        assert!(matches!(races.enter(race(2), commit(3)), Entered::First(..)), "another epoch is another race");
+        assert!(
+            matches!(races.enter(race(2), commit(3)), Entered::First(..)),
+            "another epoch is another race"
+        );
         assert_eq!(races.waiting(), 1);
         drop(runner);
         let waited = again.try_recv().expect("the one that waited");

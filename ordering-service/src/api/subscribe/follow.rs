@@ -18,44 +18,50 @@ use crate::{
     hub::Topic,
     limits,
     node::Node,
-    raft::{
-        shard::SharedShard,
-        types::ShardId,
-    },
+    raft::{shard::SharedShard, types::ShardId},
 };
 
 /// A cursor, and what is needed to move it.
 #[derive(Clone)]
-pub struct Follow {
+pub(crate) struct Follow {
     /// The group's or client's id.
-    pub key: Bytes,
+    pub(crate) key: Bytes,
     place: Place,
     /// A quorum has confirmed how far the log goes since following began.
-    pub confirmed: bool,
+    pub(crate) confirmed: bool,
 }
 
 #[derive(Clone)]
 enum Place {
     /// Not checked against the log yet.
-    Start { seq: u64, chain: Option<ChainHash> },
-    Group { shard: SharedShard, seq: u64, caught_up: bool },
-    Inbox { positions: BTreeMap<ShardId, u64> },
+    Start {
+        seq: u64,
+        chain: Option<ChainHash>,
+    },
+    Group {
+        shard: SharedShard,
+        seq: u64,
+        caught_up: bool,
+    },
+    Inbox {
+        positions: BTreeMap<ShardId, u64>,
+    },
 }
 
 /// What reading the next page of something came to.
-pub struct Page {
+pub(crate) struct Page {
     /// What to send, in order.
-    pub responses: Vec<Response>,
+    pub(crate) responses: Vec<Response>,
     /// What becomes of following.
-    pub next: Next,
+    pub(crate) next: Next,
     /// Entries among the responses.
-    pub entries: u64,
+    pub(crate) entries: u64,
     /// Roughly, for the bound on what is read at once.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// How following goes on.
-pub enum Next {
+pub(crate) enum Next {
     /// Wait for a change.
     Wait(Follow),
     /// There is more to read already.
@@ -71,7 +77,7 @@ impl Follow {
     ///
     /// # Errors
     /// A group id or cursor that makes no sense.
-    pub fn group(request: FollowGroup) -> Result<Self, Refused> {
+    pub(crate) fn group(request: FollowGroup) -> Result<Self, Refused> {
         check_group_id(&request.group_id)?;
         let (seq, chain) = find::cursor(request.cursor)?;
         // Ids are kept as long as they are followed: a copy does not keep the whole request.
@@ -83,7 +89,7 @@ impl Follow {
     ///
     /// # Errors
     /// A client id or cursor that makes no sense.
-    pub fn inbox(request: FollowInbox) -> Result<Self, ApiError> {
+    pub(crate) fn inbox(request: FollowInbox) -> Result<Self, ApiError> {
         check_client_id(&request.client_id)?;
         let positions = read::positions(request.cursor)?;
         let key = Bytes::copy_from_slice(&request.client_id);
@@ -91,7 +97,7 @@ impl Follow {
     }
 
     /// What it follows.
-    pub fn topic(&self) -> Topic {
+    pub(crate) fn topic(&self) -> Topic {
         match self.place {
             Place::Inbox { .. } => Topic::Inbox,
             Place::Start { .. } | Place::Group { .. } => Topic::Group,
@@ -99,7 +105,7 @@ impl Follow {
     }
 
     /// Reads the next page. Blocks for reads of the disk.
-    pub fn read(self, node: &Arc<Node>) -> Page {
+    pub(crate) fn read(self, node: &Arc<Node>) -> Page {
         let confirmed = self.confirmed;
         match self.try_read(node) {
             Ok(page) => page,
@@ -171,7 +177,7 @@ impl Follow {
 
 impl Page {
     /// Following ends, for this reason.
-    pub fn end(error: ApiError) -> Self {
+    pub(crate) fn end(error: ApiError) -> Self {
         let refusal = match error {
             ApiError::Refused(refusal) => refusal,
             ApiError::Recovering | ApiError::NoQuorum { .. } | ApiError::NoCluster => {
@@ -199,7 +205,11 @@ fn check_order(after: u64, entries: &[Entry]) -> Result<u64, ApiError> {
         last = entry.seq;
     }
     if last == after || entries.last().map(|entry| entry.seq) != Some(last) {
-        return Err(refused(Reason::Storage, "entries of the log are missing on this node: try another node").into());
+        return Err(refused(
+            Reason::Storage,
+            "entries of the log are missing on this node: try another node",
+        )
+        .into());
     }
     Ok(last)
 }
@@ -247,7 +257,8 @@ mod tests {
     #[test]
     fn welcomes_are_split_by_size_and_none_is_lost() {
         let welcome = |bytes| PendingWelcome { welcome: vec![0; bytes].into(), ..PendingWelcome::default() };
-        let parts: Vec<_> = split(vec![welcome(600_000), welcome(600_000), welcome(3_000_000), welcome(1)]).collect();
+        let parts: Vec<_> =
+            split(vec![welcome(600_000), welcome(600_000), welcome(3_000_000), welcome(1)]).collect();
         assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1, 1]);
         assert_eq!(split(Vec::new()).count(), 0);
     }

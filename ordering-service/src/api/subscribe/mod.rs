@@ -69,6 +69,11 @@ impl Drop for OpenStream {
     }
 }
 
+/// For these subscriptions: did quorums confirm how far the logs go?
+type Question = BoxFuture<'static, (Vec<u64>, Result<(), ApiError>)>;
+
+type Out = mpsc::Sender<Result<SubscribeResponse, Status>>;
+
 struct Subscriber {
     node: Arc<Node>,
     marks: Arc<Marks>,
@@ -76,8 +81,8 @@ struct Subscriber {
     /// Readers that are ahead of this node: a quorum has to say how far the logs go.
     unconfirmed: Vec<u64>,
     /// The question under way, for all that waited when it was asked.
-    confirming: Option<BoxFuture<'static, (Vec<u64>, Result<(), ApiError>)>>,
-    out: mpsc::Sender<Result<SubscribeResponse, Status>>,
+    confirming: Option<Question>,
+    out: Out,
     _open: OpenStream,
 }
 
@@ -107,18 +112,31 @@ impl Subscriber {
         let (id, follow) = match request.request {
             Some(Request::Follow(follow)) => (follow.id, Follow::group(follow).map_err(ApiError::from)),
             Some(Request::FollowInbox(follow)) => (follow.id, Follow::inbox(follow)),
-            Some(Request::Unfollow(unfollow)) => return Ok(self.unfollow(unfollow.id)),
-            Some(Request::UnfollowInbox(unfollow)) => return Ok(self.unfollow(unfollow.id)),
+            Some(Request::Unfollow(unfollow)) => {
+                self.unfollow(unfollow.id);
+                return Ok(());
+            }
+            Some(Request::UnfollowInbox(unfollow)) => {
+                self.unfollow(unfollow.id);
+                return Ok(());
+            }
             None => {
-                return Err(ApiError::from(malformed("a request", "to follow or to unfollow", "nothing")).into());
+                return Err(
+                    ApiError::from(malformed("a request", "to follow or to unfollow", "nothing")).into()
+                );
             }
         };
         if self.follows.contains_key(&id) {
-            return Err(ApiError::from(malformed("the id of a subscription", "not in use on this stream", id)).into());
+            return Err(ApiError::from(malformed(
+                "the id of a subscription",
+                "not in use on this stream",
+                id,
+            ))
+            .into());
         }
         let follow = match follow.and_then(|follow| self.check_bounds().map(|()| follow)) {
             Ok(follow) => follow,
-            Err(error) => return self.send(id, Page::end(error).responses).await,
+            Err(error) => return send(&self.out, id, Page::end(error).responses).await,
         };
         // Registered before the first read, so that no change is missed in between.
         self.node.hub.follow(follow.topic(), follow.key.clone(), &self.marks, id);
@@ -129,10 +147,16 @@ impl Subscriber {
 
     fn check_bounds(&self) -> Result<(), ApiError> {
         if self.follows.len() >= limits::FOLLOWED_PER_STREAM {
-            return Err(ApiError::Overloaded { what: "followed on one stream", limit: limits::FOLLOWED_PER_STREAM });
+            return Err(ApiError::Overloaded {
+                what: "followed on one stream",
+                limit: limits::FOLLOWED_PER_STREAM,
+            });
         }
         if self.node.hub.count() >= limits::FOLLOWED_PER_NODE {
-            return Err(ApiError::Overloaded { what: "followed on one node", limit: limits::FOLLOWED_PER_NODE });
+            return Err(ApiError::Overloaded {
+                what: "followed on one node",
+                limit: limits::FOLLOWED_PER_NODE,
+            });
         }
         Ok(())
     }
@@ -145,7 +169,8 @@ impl Subscriber {
 
     /// Reads the next pages of what has changed, and sends them.
     async fn visit(&mut self, first: u64) -> Result<(), Status> {
-        let ids = std::iter::once(first).chain(std::iter::from_fn(|| self.marks.take())).take(PAGES_PER_VISIT);
+        let ids =
+            std::iter::once(first).chain(std::iter::from_fn(|| self.marks.take())).take(PAGES_PER_VISIT);
         let work: Vec<(u64, Follow)> =
             ids.filter_map(|id| self.follows.get(&id).map(|follow| (id, follow.clone()))).collect();
         let (node, marks) = (self.node.clone(), self.marks.clone());
@@ -161,7 +186,7 @@ impl Subscriber {
                 Next::Confirm => self.confirm(id),
                 Next::End => self.unfollow(id),
             }
-            self.send(id, page.responses).await?;
+            send(&self.out, id, page.responses).await?;
         }
         Ok(())
     }
@@ -192,22 +217,11 @@ impl Subscriber {
                 }
                 Some(refusal) => {
                     self.unfollow(id);
-                    self.send(id, refusal.clone()).await?;
+                    send(&self.out, id, refusal.clone()).await?;
                 }
             }
         }
         self.ask_quorums();
-        Ok(())
-    }
-
-    async fn send(&self, id: u64, responses: Vec<Response>) -> Result<(), Status> {
-        for response in responses {
-            let response = SubscribeResponse { id, response: Some(response) };
-            // A reader that is gone is noticed by the loop.
-            if self.out.send(Ok(response)).await.is_err() {
-                return Ok(());
-            }
-        }
         Ok(())
     }
 }
@@ -218,6 +232,17 @@ impl Drop for Subscriber {
             self.node.hub.unfollow(follow.topic(), &follow.key, &self.marks, *id);
         }
     }
+}
+
+async fn send(out: &Out, id: u64, responses: Vec<Response>) -> Result<(), Status> {
+    for response in responses {
+        let response = SubscribeResponse { id, response: Some(response) };
+        // A reader that is gone is noticed by the loop.
+        if out.send(Ok(response)).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 async fn next<T>(question: &mut Option<BoxFuture<'static, T>>) -> Option<T> {

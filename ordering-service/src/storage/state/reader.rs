@@ -5,11 +5,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use concordat_proto::log::v1::{self as log, content::Content};
+use concordat_proto::{
+    log::v1::{self as log, content::Content},
+    ordering::v1::{GroupSubmission, Outcome},
+};
 use group_log::{ChainHash, Head};
 use prost::Message;
 
 use super::{
+    batch::Batch,
     groups,
     keys::{RowKey, trailing_number},
     rows::{InboxRow, KeyPackagesRow, RecordRow, WelcomeRow, decode_number},
@@ -76,6 +80,19 @@ impl ShardReader {
             return Ok(Some(head));
         }
         self.read(|rows| head(rows, group))
+    }
+
+    /// What became of a commit for an epoch that has ended: decided for good, so no consensus is needed to say it. Nothing if its
+    /// epoch has not ended here.
+    pub fn decided(&self, commit: &GroupSubmission) -> Result<Option<Outcome>, StorageError> {
+        let head = self.head(&commit.group_id)?;
+        if head.is_none_or(|head| commit.epoch >= head.epoch) {
+            return Ok(None);
+        }
+        // The rules decide as they would when applying; what they would change is dropped.
+        let mut batch = Batch::new(&self.state)?;
+        let (answer, _) = groups::submit(&mut batch, commit.clone(), 0, true)?;
+        Ok(Some(Outcome { outcome: Some(answer) }))
     }
 
     /// Entries of a group after `after_seq`, in order. Stops after `max_entries` (at most [`PAGE_ENTRIES`]), or when the next
