@@ -1,1 +1,19 @@
-#![allow(missing_docs)]
+//! The gateway: what messengers talk to.
+//!
+//! A call is read and authenticated ([`api`], [`identity`]), a public handshake is validated ([`mls`]), a submission is brought to the
+//! leader of its group's shard ([`cluster`]), and what the cluster accepts is fanned out to every subscriber ([`fanout`]). The gateway
+//! keeps nothing that it could not read again from the cluster.
+
+pub mod api;
+pub mod cli;
+pub mod cluster;
+pub mod dev;
+pub mod error;
+pub mod fanout;
+pub mod identity;
+pub mod limits;
+pub mod metrics;
+pub mod mls;
+pub mod modes;
+pub mod server;
+pub mod wire;

@@ -1,0 +1,143 @@
+//! Groups begin, change their policy, and end.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use concordat_proto::{
+    gateway::v1::{
+        CloseGroupRequest, CloseGroupResponse, CreateGroupRequest, CreateGroupResponse, SetPolicyRequest,
+        SetPolicyResponse,
+    },
+    log::v1::{self as log, content::Content},
+    ordering::v1::{AssignGroup, Command, GroupSubmission, command},
+};
+use group_log::{ClientId, GroupId, limits::MAX_PAST_EPOCHS};
+use tokio::time::timeout;
+
+use super::{Api, group_id};
+use crate::{
+    cluster::Final,
+    error::GatewayError,
+    limits::{DIRECTORY_SHARD, READ_DEADLINE, SHARDS_MAX},
+    mls,
+};
+
+impl Api {
+    pub(super) async fn create(
+        &self,
+        author: ClientId,
+        request: CreateGroupRequest,
+    ) -> Result<CreateGroupResponse, GatewayError> {
+        let info = mls::group_info(&request.group_info)?;
+        let (group_id, epoch) = (info.group_id.clone(), info.epoch);
+        if matches!(log::GroupKind::try_from(request.kind), Ok(log::GroupKind::Unspecified) | Err(_)) {
+            return Err(GatewayError::bad_field("kind", "MLS, DEMLS or DIMLS", request.kind));
+        }
+        if let Some(policy) = &request.policy {
+            check_policy(policy)?;
+        }
+        let state = self.validator.check_create(info).await?;
+        let shard = self.assign(&group_id).await?;
+        self.cluster.locator.learn(group_id.clone(), shard);
+        let create =
+            log::Create { kind: request.kind, policy: request.policy, group_info: request.group_info };
+        let submission = submission(&group_id, author, epoch, Content::Create(create));
+        let accepted = self.order_plain(submission, &group_id).await?;
+        self.validator.created(&group_id, state, &accepted).await;
+        Ok(CreateGroupResponse { accepted: Some(accepted) })
+    }
+
+    pub(super) async fn close(
+        &self,
+        author: ClientId,
+        request: CloseGroupRequest,
+    ) -> Result<CloseGroupResponse, GatewayError> {
+        let group_id = group_id(request.group_id)?;
+        let submission = submission(&group_id, author, request.epoch, Content::Close(log::Close {}));
+        let accepted = self.order_plain(submission, &group_id).await?;
+        Ok(CloseGroupResponse { accepted: Some(accepted) })
+    }
+
+    pub(super) async fn change_policy(
+        &self,
+        author: ClientId,
+        request: SetPolicyRequest,
+    ) -> Result<SetPolicyResponse, GatewayError> {
+        let group_id = group_id(request.group_id)?;
+        let policy =
+            request.policy.ok_or_else(|| GatewayError::bad_field("policy", "a policy", "nothing"))?;
+        check_policy(&policy)?;
+        let content = Content::PolicyChange(log::PolicyChange { policy: Some(policy) });
+        let accepted =
+            self.order_plain(submission(&group_id, author, request.epoch, content), &group_id).await?;
+        Ok(SetPolicyResponse { accepted: Some(accepted) })
+    }
+
+    /// Settles which shard a new group lives in. The first wish for an id wins, so everybody gets the same answer.
+    async fn assign(&self, group_id: &GroupId) -> Result<u32, GatewayError> {
+        let shards: Vec<u32> = self.data_shards().await?.into_iter().collect();
+        let wish =
+            AssignGroup { group_id: group_id.to_bytes(), shard: shards[spread(group_id) % shards.len()] };
+        let command = Command { command: Some(command::Command::AssignGroup(wish)) };
+        match self.cluster.router.submit(DIRECTORY_SHARD, &command).await? {
+            Final::GroupAssigned(assigned) if assigned.shard < SHARDS_MAX => Ok(assigned.shard),
+            Final::Refused(refused) => Err(GatewayError::Refused(refused)),
+            _ => Err(GatewayError::Protocol("an outcome that does not belong to the command")),
+        }
+    }
+
+    /// The data shards, at least one. Waits a while for the first node to name them.
+    async fn data_shards(&self) -> Result<BTreeSet<u32>, GatewayError> {
+        let board = &self.cluster.board;
+        let mut changes = board.changes();
+        let named = async {
+            loop {
+                changes.borrow_and_update();
+                let mut shards = board.shards();
+                shards.remove(&DIRECTORY_SHARD);
+                if !shards.is_empty() || changes.changed().await.is_err() {
+                    return shards;
+                }
+            }
+        };
+        let shards = timeout(READ_DEADLINE, named).await.unwrap_or_default();
+        if shards.is_empty() { Err(GatewayError::NoQuorum) } else { Ok(shards) }
+    }
+}
+
+pub(super) fn submission(
+    group_id: &GroupId,
+    author: ClientId,
+    epoch: u64,
+    content: Content,
+) -> GroupSubmission {
+    GroupSubmission {
+        group_id: group_id.to_bytes(),
+        author: author.to_bytes(),
+        epoch,
+        parent_state_id: Bytes::new(),
+        content: Some(log::Content { content: Some(content) }),
+    }
+}
+
+fn check_policy(policy: &log::Policy) -> Result<(), GatewayError> {
+    match policy.past_epochs {
+        Some(got) if got > MAX_PAST_EPOCHS => {
+            let facts = [("expected", format!("0 to {MAX_PAST_EPOCHS}")), ("got", got.to_string())];
+            Err(GatewayError::Refused(concordat_proto::convert::refused(
+                log::Reason::PolicyInvalid,
+                format_args!("past_epochs must be 0 to {MAX_PAST_EPOCHS}, got {got}"),
+                facts,
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Spreads group ids evenly over the shards (FNV-1a). Any other spread would do as well: the directory remembers.
+fn spread(group_id: &GroupId) -> usize {
+    let hash = group_id.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash >> 32) as usize
+}

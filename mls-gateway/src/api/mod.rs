@@ -1,0 +1,219 @@
+//! The public API (`concordat.gateway.v1`), one file per concern. What all of them share is here.
+
+mod groups;
+mod key_packages;
+mod read;
+mod submit;
+mod subscribe;
+mod welcomes;
+
+use std::{pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use concordat_proto::{
+    convert,
+    gateway::v1::{self as pb, gateway_server::Gateway},
+    log::v1::Accepted,
+    ordering::v1::{Command, GroupSubmission, command},
+};
+use futures::Stream;
+use group_log::{ClientId, GroupId};
+use service_kit::{rng::Randomness, shutdown::Drain};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
+
+use crate::{
+    cluster::{Cluster, Final},
+    error::GatewayError,
+    fanout::Fanout,
+    identity::Authenticator,
+    mls::Validator,
+    modes::Mode,
+};
+
+/// The gateway's service. Clones share everything.
+#[derive(Clone)]
+pub struct Api {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) validator: Arc<Validator>,
+    pub(crate) fanout: Arc<Fanout>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) rng: Randomness,
+    pub(crate) drain: Drain,
+}
+
+/// A stream of answers.
+pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Api {
+    fn client(&self, metadata: &MetadataMap) -> Result<ClientId, GatewayError> {
+        self.authenticator.client(metadata)
+    }
+
+    /// Where a group lives. Fails at once if nothing can be ordered there now.
+    async fn available(&self, group_id: &GroupId) -> Result<u32, GatewayError> {
+        let shard = self.cluster.locator.shard(group_id).await?;
+        self.check_mode(shard)?;
+        Ok(shard)
+    }
+
+    /// Fails if nothing can be ordered in a shard now.
+    fn check_mode(&self, shard: u32) -> Result<(), GatewayError> {
+        match self.cluster.modes.of(shard) {
+            Mode::Unavailable => Err(GatewayError::NoQuorum),
+            Mode::Ordered | Mode::Suspect { .. } => Ok(()),
+        }
+    }
+
+    /// Brings something into a group's log. `Superseded` is for the caller to understand.
+    async fn order(&self, submission: GroupSubmission, group_id: &GroupId) -> Result<Final, GatewayError> {
+        let shard = self.available(group_id).await?;
+        let command = Command { command: Some(command::Command::Group(submission)) };
+        let outcome = self.cluster.router.submit(shard, &command).await?;
+        let Final::Refused(refused) = outcome else { return Ok(outcome) };
+        let error = GatewayError::Refused(refused);
+        if error.reason() == concordat_proto::log::v1::Reason::WrongShard {
+            self.cluster.locator.forget(group_id);
+        }
+        Err(error)
+    }
+
+    /// The same, for what cannot lose a race.
+    async fn order_plain(
+        &self,
+        submission: GroupSubmission,
+        group_id: &GroupId,
+    ) -> Result<Accepted, GatewayError> {
+        match self.order(submission, group_id).await? {
+            Final::Accepted(accepted) => {
+                self.fanout.expect(group_id, accepted.seq);
+                Ok(accepted)
+            }
+            _ => Err(GatewayError::Protocol("an outcome that does not belong to the command")),
+        }
+    }
+}
+
+fn group_id(bytes: Bytes) -> Result<GroupId, GatewayError> {
+    convert::group_id("group_id", bytes).map_err(GatewayError::bad_wire)
+}
+
+#[tonic::async_trait]
+impl Gateway for Api {
+    async fn create_group(
+        &self,
+        request: Request<pb::CreateGroupRequest>,
+    ) -> Result<Response<pb::CreateGroupResponse>, Status> {
+        let author = self.client(request.metadata())?;
+        Ok(Response::new(self.create(author, request.into_inner()).await?))
+    }
+
+    async fn submit(
+        &self,
+        request: Request<pb::SubmitRequest>,
+    ) -> Result<Response<pb::SubmitResponse>, Status> {
+        let author = self.client(request.metadata())?;
+        Ok(Response::new(self.submit_one(author, request.into_inner()).await?))
+    }
+
+    type SubmitStreamStream = Answers<pb::SubmitStreamResponse>;
+
+    async fn submit_stream(
+        &self,
+        request: Request<Streaming<pb::SubmitStreamRequest>>,
+    ) -> Result<Response<Self::SubmitStreamStream>, Status> {
+        let author = self.client(request.metadata())?;
+        Ok(Response::new(self.submit_many(author, request.into_inner())))
+    }
+
+    type SubscribeStream = Answers<pb::SubscribeResponse>;
+
+    async fn subscribe(
+        &self,
+        request: Request<pb::SubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        self.client(request.metadata())?;
+        Ok(Response::new(self.subscribe_group(request.into_inner()).await?))
+    }
+
+    async fn read_entries(
+        &self,
+        request: Request<pb::ReadEntriesRequest>,
+    ) -> Result<Response<pb::ReadEntriesResponse>, Status> {
+        self.client(request.metadata())?;
+        Ok(Response::new(self.read_page(request.into_inner()).await?))
+    }
+
+    async fn get_head(
+        &self,
+        request: Request<pb::GetHeadRequest>,
+    ) -> Result<Response<pb::GetHeadResponse>, Status> {
+        self.client(request.metadata())?;
+        Ok(Response::new(self.read_head(request.into_inner()).await?))
+    }
+
+    async fn get_group_info(
+        &self,
+        request: Request<pb::GetGroupInfoRequest>,
+    ) -> Result<Response<pb::GetGroupInfoResponse>, Status> {
+        self.client(request.metadata())?;
+        Ok(Response::new(self.read_group_info(request.into_inner()).await?))
+    }
+
+    async fn close_group(
+        &self,
+        request: Request<pb::CloseGroupRequest>,
+    ) -> Result<Response<pb::CloseGroupResponse>, Status> {
+        let author = self.client(request.metadata())?;
+        Ok(Response::new(self.close(author, request.into_inner()).await?))
+    }
+
+    async fn set_policy(
+        &self,
+        request: Request<pb::SetPolicyRequest>,
+    ) -> Result<Response<pb::SetPolicyResponse>, Status> {
+        let author = self.client(request.metadata())?;
+        Ok(Response::new(self.change_policy(author, request.into_inner()).await?))
+    }
+
+    async fn upload_key_packages(
+        &self,
+        request: Request<pb::UploadKeyPackagesRequest>,
+    ) -> Result<Response<pb::UploadKeyPackagesResponse>, Status> {
+        let owner = self.client(request.metadata())?;
+        Ok(Response::new(self.upload(owner, request.into_inner()).await?))
+    }
+
+    async fn claim_key_package(
+        &self,
+        request: Request<pb::ClaimKeyPackageRequest>,
+    ) -> Result<Response<pb::ClaimKeyPackageResponse>, Status> {
+        let claimer = self.client(request.metadata())?;
+        Ok(Response::new(self.claim(claimer, request.into_inner()).await?))
+    }
+
+    async fn get_key_package_status(
+        &self,
+        request: Request<pb::GetKeyPackageStatusRequest>,
+    ) -> Result<Response<pb::GetKeyPackageStatusResponse>, Status> {
+        let owner = self.client(request.metadata())?;
+        Ok(Response::new(self.key_package_status(owner).await?))
+    }
+
+    type WatchWelcomesStream = Answers<pb::WatchWelcomesResponse>;
+
+    async fn watch_welcomes(
+        &self,
+        request: Request<pb::WatchWelcomesRequest>,
+    ) -> Result<Response<Self::WatchWelcomesStream>, Status> {
+        let client = self.client(request.metadata())?;
+        Ok(Response::new(self.watch(client, request.into_inner())?))
+    }
+
+    async fn ack_welcomes(
+        &self,
+        request: Request<pb::AckWelcomesRequest>,
+    ) -> Result<Response<pb::AckWelcomesResponse>, Status> {
+        let client = self.client(request.metadata())?;
+        Ok(Response::new(self.ack(client, request.into_inner()).await?))
+    }
+}

@@ -1,0 +1,78 @@
+//! Following a group.
+
+use concordat_proto::{
+    gateway::v1::{ModeChange, SubscribeRequest, SubscribeResponse, subscribe_response},
+    log::v1 as log,
+};
+use group_log::{ChainHash, Cursor, CursorError};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::{Answers, Api, group_id};
+use crate::{
+    error::GatewayError,
+    fanout::{Event, Subscription, cursor_error},
+    limits::SUBSCRIBER_EVENTS_MAX,
+};
+
+type Events = mpsc::Sender<Result<SubscribeResponse, Status>>;
+
+impl Api {
+    pub(super) async fn subscribe_group(
+        &self,
+        request: SubscribeRequest,
+    ) -> Result<Answers<SubscribeResponse>, GatewayError> {
+        let group_id = group_id(request.group_id)?;
+        let (seq, chain) = canonical(request.cursor)?;
+        let subscription = Subscription::open(&self.fanout, group_id, seq, chain).await?;
+        let (events, told) = mpsc::channel(SUBSCRIBER_EVENTS_MAX);
+        tokio::spawn(self.clone().feed(subscription, events));
+        Ok(Box::pin(ReceiverStream::new(told)))
+    }
+
+    /// Passes on what the subscription tells, as fast as this one subscriber takes it.
+    async fn feed(self, mut subscription: Subscription, events: Events) {
+        let error = loop {
+            let next = tokio::select! {
+                next = subscription.next() => next,
+                () = self.drain.begun() => Err(GatewayError::Stopping),
+                () = events.closed() => return,
+            };
+            match next {
+                Ok(event) => {
+                    if pass_on(event, &events).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => break error,
+            }
+        };
+        // A client goes on from the last entry it got, here or at another gateway.
+        let _ = events.send(Err(error.into())).await;
+    }
+}
+
+async fn pass_on(event: Event, events: &Events) -> Result<(), ()> {
+    use subscribe_response::Event as Wire;
+    let send = async |event| events.send(Ok(SubscribeResponse { event: Some(event) })).await.map_err(|_| ());
+    match event {
+        Event::Entries(entries) => {
+            for entry in entries {
+                send(Wire::Entry(entry.as_ref().clone())).await?;
+            }
+            Ok(())
+        }
+        Event::CaughtUp(head) => send(Wire::CaughtUp(head)).await,
+        Event::Mode(mode) => send(Wire::ModeChange(ModeChange { mode: mode.into() })).await,
+    }
+}
+
+/// The place that a cursor names in the canonical log.
+pub(super) fn canonical(cursor: Option<log::Cursor>) -> Result<(u64, Option<ChainHash>), GatewayError> {
+    let cursor = cursor.map(Cursor::try_from).transpose().map_err(GatewayError::bad_wire)?;
+    match cursor.unwrap_or(Cursor::START) {
+        Cursor::Canonical { seq, chain } => Ok((seq, chain)),
+        Cursor::Branch { fork, .. } => Err(cursor_error(&CursorError::OtherChain { fork })),
+    }
+}

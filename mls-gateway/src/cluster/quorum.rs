@@ -1,0 +1,189 @@
+//! What every node says about every shard: who leads it, and whether a quorum answers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use concordat_proto::ordering::v1::{NotLeader, QuorumState, ShardQuorum};
+use parking_lot::Mutex;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    limits::{QUORUM_REPORT_TTL, SHARDS_MAX},
+    metrics,
+};
+
+/// The newest reports of all nodes, and who is believed to lead.
+pub struct QuorumBoard {
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By the address that the gateway reaches the node at.
+    reports: BTreeMap<String, Report>,
+    leaders: BTreeMap<u32, Leader>,
+}
+
+struct Report {
+    at: Instant,
+    shards: BTreeMap<u32, ShardQuorum>,
+}
+
+#[derive(Default)]
+struct Leader {
+    term: u64,
+    address: Option<String>,
+}
+
+impl QuorumBoard {
+    /// Nothing is known yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), changed: watch::Sender::new(()) })
+    }
+
+    /// Takes in a node's report. Returns the addresses of the leaders it names.
+    pub fn report(&self, from: &str, state: QuorumState, now: Instant) -> Vec<String> {
+        let shards: BTreeMap<u32, ShardQuorum> =
+            state.shards.into_iter().filter(|s| s.shard < SHARDS_MAX).map(|s| (s.shard, s)).collect();
+        let mut board = self.state.lock();
+        let mut changed = false;
+        let mut named = Vec::new();
+        for shard in shards.values().filter(|s| s.leader_node_id != 0 && !s.leader_address.is_empty()) {
+            let leader = board.leaders.entry(shard.shard).or_default();
+            // There is one leader a term, so a report of the same term also corrects a hint.
+            if shard.term >= leader.term && leader.address.as_ref() != Some(&shard.leader_address) {
+                leader.address = Some(shard.leader_address.clone());
+                changed = true;
+                metrics::leader_change(shard.shard);
+            }
+            leader.term = leader.term.max(shard.term);
+            named.push(shard.leader_address.clone());
+        }
+        let known = board.reports.contains_key(from);
+        board.reports.insert(from.to_owned(), Report { at: now, shards });
+        drop(board);
+        if changed || !known {
+            self.changed.send_replace(());
+        }
+        named
+    }
+
+    /// A node can no longer be heard.
+    pub fn forget(&self, from: &str) {
+        self.state.lock().reports.remove(from);
+    }
+
+    /// The address of the node that is believed to lead a shard.
+    pub fn leader(&self, shard: u32) -> Option<String> {
+        self.state.lock().leaders.get(&shard).and_then(|l| l.address.clone())
+    }
+
+    /// Takes in that the node at `asked` does not lead a shard.
+    pub fn not_leader(&self, shard: u32, asked: &str, hint: &NotLeader) {
+        let mut board = self.state.lock();
+        let leader = board.leaders.entry(shard).or_default();
+        let named = Some(hint.leader_address.clone()).filter(|a| !a.is_empty());
+        // Somebody else may have corrected the belief meanwhile.
+        if leader.address.as_deref() == Some(asked) || leader.address.is_none() {
+            let new = named.filter(|a| a != asked);
+            if new.is_some() {
+                metrics::leader_change(shard);
+            }
+            leader.address = new;
+        }
+    }
+
+    /// Completes when a leader changes or a node reports for the first time.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Every shard that a node has reported.
+    pub fn shards(&self) -> BTreeSet<u32> {
+        self.state.lock().reports.values().flat_map(|r| r.shards.keys().copied()).collect()
+    }
+
+    /// Some node has lately reported a quorum for the shard.
+    pub fn has_quorum(&self, shard: u32, now: Instant) -> bool {
+        self.state.lock().reports.values().any(|r| r.is_fresh(now) && r.quorum_of(shard))
+    }
+
+    /// The node at `address` is in touch with a quorum of every shard that anybody is in touch with.
+    pub fn is_current(&self, address: &str, now: Instant) -> bool {
+        let board = self.state.lock();
+        let fresh = || board.reports.values().filter(|r| r.is_fresh(now));
+        match board.reports.get(address).filter(|r| r.is_fresh(now)) {
+            Some(own) => {
+                let served: BTreeSet<u32> = fresh().flat_map(|r| r.shards.keys().copied()).collect();
+                served.into_iter().all(|shard| own.quorum_of(shard) || !fresh().any(|r| r.quorum_of(shard)))
+            }
+            None => fresh().next().is_none(),
+        }
+    }
+}
+
+impl Report {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) <= QUORUM_REPORT_TTL
+    }
+
+    fn quorum_of(&self, shard: u32) -> bool {
+        self.shards.get(&shard).is_some_and(|s| s.has_quorum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(term: u64, leader: &str, has_quorum: bool) -> QuorumState {
+        let shard = ShardQuorum {
+            shard: 1,
+            term,
+            leader_node_id: u64::from(!leader.is_empty()),
+            leader_address: leader.into(),
+            has_quorum,
+            quorum_age_ms: 0,
+        };
+        QuorumState { node_id: 1, cluster_id: "c".into(), shards: vec![shard] }
+    }
+
+    #[tokio::test]
+    async fn the_leader_of_the_highest_term_is_believed() {
+        let (board, now) = (QuorumBoard::new(), Instant::now());
+        board.report("a", state(2, "b", true), now);
+        board.report("c", state(1, "a", true), now);
+        assert_eq!(board.leader(1).as_deref(), Some("b"));
+        board.report("c", state(3, "c", true), now);
+        assert_eq!(board.leader(1).as_deref(), Some("c"));
+        board.report("a", state(3, "", true), now);
+        assert_eq!(board.leader(1).as_deref(), Some("c"));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_does_not_lead_corrects_the_belief_only_about_itself() {
+        let (board, now) = (QuorumBoard::new(), Instant::now());
+        board.report("a", state(2, "b", true), now);
+        board.not_leader(1, "a", &NotLeader { leader_node_id: 3, leader_address: "c".into() });
+        assert_eq!(board.leader(1).as_deref(), Some("b"));
+        board.not_leader(1, "b", &NotLeader { leader_node_id: 0, leader_address: String::new() });
+        assert_eq!(board.leader(1), None);
+        board.report("a", state(2, "b", true), now);
+        assert_eq!(board.leader(1).as_deref(), Some("b"));
+    }
+
+    #[tokio::test]
+    async fn a_quorum_counts_while_its_report_is_fresh() {
+        let (board, now) = (QuorumBoard::new(), Instant::now());
+        board.report("a", state(1, "a", true), now);
+        board.report("b", state(1, "a", false), now);
+        assert!(board.has_quorum(1, now) && !board.has_quorum(2, now));
+        assert!(board.is_current("a", now) && !board.is_current("b", now) && !board.is_current("c", now));
+        assert!(!board.has_quorum(1, now + QUORUM_REPORT_TTL * 2));
+        board.forget("a");
+        assert!(!board.has_quorum(1, now) && board.is_current("b", now));
+    }
+}

@@ -1,0 +1,82 @@
+//! A whole cluster and a gateway in one process, on loopback: the embedded default for one machine.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use ordering_service::dev::DevCluster;
+use service_kit::{net::tcp_network, rng::Randomness};
+use tempfile::TempDir;
+
+use crate::{
+    cli::{Dev, listen, until_told_to_stop},
+    server::{Gateway, Parts},
+};
+
+/// Nodes of the embedded cluster: it goes on if one of them fails.
+const NODES: u64 = 3;
+/// Data shards of the embedded cluster.
+const DATA_SHARDS: u32 = 2;
+
+/// Runs until the process is told to stop.
+pub async fn run(dev: Dev) -> anyhow::Result<()> {
+    let network = tcp_network();
+    let incoming = listen(&network, "API", &dev.listen, false).await?;
+    let folder = Folder::open(dev.data_dir)?;
+    let cluster = DevCluster::start(folder.path(), NODES, DATA_SHARDS)
+        .await
+        .context("the embedded cluster did not start")?;
+    let gateway =
+        Gateway::start(Parts::new(cluster.api_addresses(), incoming, network, Randomness::from_os()))?;
+    gateway.ready().await;
+    println!("{}", greeting(&gateway, &cluster, &folder));
+    let told = until_told_to_stop(&gateway).await;
+    gateway.stop().await;
+    cluster.stop().await;
+    told
+}
+
+fn greeting(gateway: &Gateway, cluster: &DevCluster, folder: &Folder) -> String {
+    let (address, nodes) = (gateway.address(), cluster.api_addresses().join(", "));
+    let data = match folder {
+        Folder::Kept(path) => format!("kept in {}", path.display()),
+        Folder::Temporary(_) => "deleted when this stops; keep it with --data-dir DIR".to_owned(),
+    };
+    format!(
+        "gateway        http://{address}\n\
+         ordering nodes {nodes}\n\
+         data           {data}\n\
+         \n\
+         Talk to it from two other terminals:\n\
+         \x20 mls-client --gateway {address} --state alice.db identity alice\n\
+         \x20 mls-client --help\n\
+         Ctrl-C stops everything."
+    )
+}
+
+/// Where the cluster keeps its data.
+enum Folder {
+    Kept(PathBuf),
+    Temporary(TempDir),
+}
+
+impl Folder {
+    fn open(kept: Option<PathBuf>) -> anyhow::Result<Self> {
+        Ok(match kept {
+            Some(path) => {
+                std::fs::create_dir_all(&path)
+                    .with_context(|| format!("cannot keep data in {}", path.display()))?;
+                Self::Kept(path)
+            }
+            None => Self::Temporary(
+                TempDir::new().context("cannot make a temporary folder; name one with --data-dir")?,
+            ),
+        })
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(dir) => dir.path(),
+        }
+    }
+}

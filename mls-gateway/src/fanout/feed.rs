@@ -1,0 +1,425 @@
+//! One followed group: its recent entries, verified once for everybody.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak, atomic::AtomicUsize},
+};
+
+use concordat_proto::log::v1::{self as pb, Reason};
+use group_log::{ChainHash, ChainVerifier, CursorError, Entry, GroupId, StateId};
+use parking_lot::Mutex;
+use tokio::{sync::watch, time::Instant};
+
+use super::budget::Budget;
+use crate::{
+    cluster::{GroupSink, Verdict},
+    error::GatewayError,
+    limits::{
+        FOLLOW_LAG_MAX, MISMATCHES_MAX, PULL_ENTRIES_MAX, RING_BYTES_PER_GROUP_MAX, RING_ENTRY_OVERHEAD,
+    },
+    metrics,
+    wire::{advance_head, payload_bytes},
+};
+
+/// What a subscriber finds at its cursor.
+#[derive(Debug)]
+pub enum Pull {
+    /// The next entries.
+    Entries(Vec<Arc<pb::Entry>>),
+    /// The next entry has left the ring: read it from the cluster.
+    Behind,
+    /// Nothing newer is known; the head there, once everything up to it is known to be here.
+    AtTip(Option<pb::Head>),
+    /// The cursor is beyond what is known here.
+    Ahead,
+    /// The subscriber has seen another log.
+    Mismatch(CursorError),
+    /// The group cannot be followed.
+    Failed(GatewayError),
+}
+
+/// A followed group.
+pub struct Feed {
+    group_id: GroupId,
+    budget: Arc<Budget>,
+    this: Weak<Feed>,
+    pub(super) subscribers: AtomicUsize,
+    inner: Mutex<Inner>,
+    /// Changes whenever a pull can find something else.
+    changed: watch::Sender<()>,
+}
+
+struct Inner {
+    ring: VecDeque<Kept>,
+    ring_bytes: usize,
+    /// Chain hash of the entry before the ring's first.
+    before_ring: ChainHash,
+    head: pb::Head,
+    verifier: ChainVerifier,
+    /// The upstream has said that everything up to some head was delivered.
+    live: bool,
+    /// The newest entry that the cluster is known to have accepted, and since when it is missing here.
+    expected: Option<(u64, Instant)>,
+    /// Since when the node followed does not know what it should.
+    refused_since: Option<Instant>,
+    mismatches: u32,
+    failed: Option<GatewayError>,
+}
+
+struct Kept {
+    entry: Arc<pb::Entry>,
+    bytes: usize,
+    stamp: u64,
+}
+
+impl Feed {
+    /// A feed that goes on from `head`.
+    pub(super) fn new(
+        group_id: GroupId,
+        head: pb::Head,
+        budget: Arc<Budget>,
+    ) -> Result<Arc<Self>, GatewayError> {
+        let chain =
+            ChainHash::from_slice(&head.chain_hash).map_err(|_| GatewayError::Protocol("a chain hash"))?;
+        let state = StateId::from_slice(&head.state_id).map_err(|_| GatewayError::Protocol("a state id"))?;
+        let verifier = ChainVerifier::after(head.seq, chain, Some((head.epoch, state)));
+        let inner = Inner {
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            before_ring: chain,
+            head,
+            verifier,
+            live: false,
+            expected: None,
+            refused_since: None,
+            mismatches: 0,
+            failed: None,
+        };
+        Ok(Arc::new_cyclic(|this| Self {
+            group_id,
+            budget,
+            this: this.clone(),
+            subscribers: AtomicUsize::new(0),
+            inner: Mutex::new(inner),
+            changed: watch::Sender::new(()),
+        }))
+    }
+
+    /// What comes after the entry `seq` with this chain hash (if the subscriber knows it).
+    pub fn pull(&self, seq: u64, chain: Option<ChainHash>) -> Pull {
+        let inner = self.inner.lock();
+        if let Some(error) = &inner.failed {
+            return Pull::Failed(error.clone());
+        }
+        if seq > inner.tip() {
+            return Pull::Ahead;
+        }
+        if let (Some(got), Some(expected)) = (chain, inner.chain_at(seq))
+            && got != expected
+        {
+            return Pull::Mismatch(CursorError::Mismatch { seq, expected, got });
+        }
+        if seq == inner.tip() {
+            return Pull::AtTip(inner.live.then(|| inner.head.clone()));
+        }
+        let first = inner.first_in_ring();
+        let Some(skip) = (seq + 1).checked_sub(first) else { return Pull::Behind };
+        let next = inner.ring.iter().skip(skip as usize).take(PULL_ENTRIES_MAX);
+        Pull::Entries(next.map(|kept| Arc::clone(&kept.entry)).collect())
+    }
+
+    /// Completes when a pull may find something else than before.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The cluster has accepted this entry.
+    pub(super) fn expect(&self, seq: u64, now: Instant) {
+        let mut inner = self.inner.lock();
+        let missing = seq > inner.tip();
+        if missing && inner.expected.is_none_or(|(expected, _)| seq > expected) {
+            let since = inner.expected.map_or(now, |(_, since)| since);
+            inner.expected = Some((seq, since));
+        }
+    }
+
+    /// Why the group cannot be followed, if it cannot.
+    pub(super) fn failed(&self) -> Option<GatewayError> {
+        self.inner.lock().failed.clone()
+    }
+
+    fn take_in(&self, inner: &mut Inner, entry: pb::Entry) -> Result<(), String> {
+        if entry.seq <= inner.tip() {
+            return Ok(());
+        }
+        // The bytes are shared, so this copies only what is small.
+        let checked = Entry::try_from(entry.clone()).map_err(|e| e.to_string())?;
+        inner.verifier.push(&checked).map_err(|e| e.to_string())?;
+        advance_head(&mut inner.head, &entry);
+        let bytes = payload_bytes(&entry) + RING_ENTRY_OVERHEAD;
+        let stamp = self.budget.charge(bytes, inner.ring.is_empty().then_some(&self.this));
+        inner.ring_bytes += bytes;
+        inner.ring.push_back(Kept { entry: Arc::new(entry), bytes, stamp });
+        while inner.ring_bytes > RING_BYTES_PER_GROUP_MAX && self.drop_oldest(inner) {}
+        Ok(())
+    }
+
+    fn drop_oldest(&self, inner: &mut Inner) -> bool {
+        let Some(oldest) = inner.ring.pop_front() else { return false };
+        inner.ring_bytes -= oldest.bytes;
+        inner.before_ring = chain_of(&oldest.entry).unwrap_or(inner.before_ring);
+        self.budget.release(oldest.stamp, oldest.bytes, inner.ring.front().map(|kept| kept.stamp));
+        true
+    }
+
+    fn mismatch(&self, inner: &mut Inner, detail: String) -> Verdict {
+        metrics::log_mismatch();
+        tracing::error!(detail, "a node shows a log that does not fit its hashes; it is not passed on");
+        inner.mismatches += 1;
+        if inner.mismatches < MISMATCHES_MAX {
+            return Verdict::OtherNode;
+        }
+        inner.failed = Some(GatewayError::LogMismatch(detail));
+        self.changed.send_replace(());
+        Verdict::Stop
+    }
+}
+
+impl Inner {
+    fn tip(&self) -> u64 {
+        self.verifier.seq()
+    }
+
+    fn first_in_ring(&self) -> u64 {
+        self.tip() + 1 - self.ring.len() as u64
+    }
+
+    /// The chain hash of an entry that is known here.
+    fn chain_at(&self, seq: u64) -> Option<ChainHash> {
+        let first = self.first_in_ring();
+        if seq == self.tip() {
+            return Some(self.verifier.chain());
+        }
+        match seq.saturating_add(1).checked_sub(first)? {
+            0 => Some(self.before_ring),
+            at => self.ring.get(at as usize - 1).and_then(|kept| chain_of(&kept.entry)),
+        }
+    }
+}
+
+fn chain_of(entry: &pb::Entry) -> Option<ChainHash> {
+    ChainHash::from_slice(&entry.chain_hash).ok()
+}
+
+impl GroupSink for Feed {
+    fn group_id(&self) -> &GroupId {
+        &self.group_id
+    }
+
+    fn cursor(&self) -> pb::CanonicalCursor {
+        let inner = self.inner.lock();
+        pb::CanonicalCursor::new(inner.tip(), Some(inner.verifier.chain()))
+    }
+
+    fn restarted(&self, now: Instant) {
+        let mut inner = self.inner.lock();
+        inner.refused_since = None;
+        if let Some((_, since)) = &mut inner.expected {
+            *since = now;
+        }
+    }
+
+    fn entries(&self, entries: Vec<pb::Entry>) -> Verdict {
+        let mut inner = self.inner.lock();
+        inner.refused_since = None;
+        for entry in entries {
+            if let Err(detail) = self.take_in(&mut inner, entry) {
+                return self.mismatch(&mut inner, detail);
+            }
+        }
+        inner.mismatches = 0;
+        let tip = inner.tip();
+        inner.expected = inner.expected.filter(|(seq, _)| *seq > tip);
+        drop(inner);
+        self.changed.send_replace(());
+        while let Some(victim) = self.budget.victim() {
+            let mut inner = victim.inner.lock();
+            victim.drop_oldest(&mut inner);
+        }
+        Verdict::Continue
+    }
+
+    fn caught_up(&self, head: pb::Head) -> Verdict {
+        let mut inner = self.inner.lock();
+        inner.refused_since = None;
+        if inner.chain_at(head.seq).is_some_and(|chain| chain.as_bytes()[..] != head.chain_hash[..]) {
+            return self
+                .mismatch(&mut inner, format!("the head at entry {} has another chain hash", head.seq));
+        }
+        inner.live = true;
+        drop(inner);
+        self.changed.send_replace(());
+        Verdict::Continue
+    }
+
+    fn refused(&self, refused: pb::Refused) -> Verdict {
+        let mut inner = self.inner.lock();
+        match refused.reason() {
+            Reason::CursorMismatch => self.mismatch(&mut inner, refused.message),
+            // It does not know the group or the entry yet, or cannot serve it now. If that lasts, the node lags.
+            _ => {
+                inner.refused_since.get_or_insert_with(Instant::now);
+                Verdict::AskAgain
+            }
+        }
+    }
+
+    fn is_lagging(&self, now: Instant) -> bool {
+        let inner = self.inner.lock();
+        let since = inner.expected.map(|(_, since)| since).into_iter().chain(inner.refused_since);
+        since.min().is_some_and(|since| now.saturating_duration_since(since) > FOLLOW_LAG_MAX)
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut();
+        for kept in inner.ring.drain(..) {
+            self.budget.release(kept.stamp, kept.bytes, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use group_log::{ClientId, Content, Create, GroupKind, MemoryLog, Policy, Submission};
+
+    use super::*;
+
+    fn group() -> GroupId {
+        GroupId::new(&b"g"[..]).unwrap()
+    }
+
+    /// A log with `messages` application messages of `size` bytes after its create.
+    fn log(messages: usize, size: usize) -> MemoryLog {
+        let mut log = MemoryLog::new();
+        let mut submit = |content| {
+            let author = ClientId::new(&b"a"[..]).unwrap();
+            log.apply(&Submission { group_id: group(), author, epoch: 0, parent_state_id: None, content });
+        };
+        submit(Content::Create(Create {
+            kind: GroupKind::Mls,
+            policy: Policy::default(),
+            group_info: Bytes::from_static(b"info"),
+        }));
+        for n in 0..messages {
+            let mut message = vec![0; size];
+            message[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            submit(Content::Application { message: message.into() });
+        }
+        log
+    }
+
+    fn head_at(log: &MemoryLog, seq: u64) -> pb::Head {
+        let entry = log.entry(seq).unwrap();
+        let mut head = pb::Head::from(log.current().unwrap());
+        (head.seq, head.chain_hash) = (seq, entry.chain.to_bytes());
+        head
+    }
+
+    fn entries(log: &MemoryLog, first: u64, max: usize) -> Vec<pb::Entry> {
+        log.entries(first, max).map(pb::Entry::from).collect()
+    }
+
+    fn feed(log: &MemoryLog, from: u64, budget: &Arc<Budget>) -> Arc<Feed> {
+        Feed::new(group(), head_at(log, from), Arc::clone(budget)).unwrap()
+    }
+
+    #[test]
+    fn subscribers_at_different_places_pull_what_they_lack() {
+        let log = log(5, 8);
+        let feed = feed(&log, 2, &Budget::with_limit(1 << 20));
+        assert!(matches!(feed.pull(2, None), Pull::AtTip(None)));
+        assert_eq!(feed.entries(entries(&log, 3, 9)), Verdict::Continue);
+        assert!(matches!(feed.pull(1, None), Pull::Behind));
+        let Pull::Entries(two) = feed.pull(4, Some(log.entry(4).unwrap().chain)) else {
+            panic!("expected entries")
+        };
+        assert_eq!(two.iter().map(|e| e.seq).collect::<Vec<_>>(), [5, 6]);
+        assert!(matches!(feed.pull(7, None), Pull::Ahead));
+        feed.caught_up(log.current().unwrap().into());
+        assert!(matches!(feed.pull(6, None), Pull::AtTip(Some(head)) if head.seq == 6));
+    }
+
+    #[test]
+    fn a_cursor_from_another_log_is_noticed_wherever_the_log_is_known() {
+        let log = log(5, 8);
+        let feed = feed(&log, 2, &Budget::with_limit(1 << 20));
+        feed.entries(entries(&log, 3, 9));
+        for seq in 2..=6 {
+            assert!(matches!(feed.pull(seq, Some(ChainHash([9; 32]))), Pull::Mismatch(_)), "{seq}");
+            assert!(
+                !matches!(feed.pull(seq, Some(log.entry(seq).unwrap().chain)), Pull::Mismatch(_)),
+                "{seq}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_its_hash_is_never_passed_on() {
+        let log = log(4, 8);
+        let feed = feed(&log, 1, &Budget::with_limit(1 << 20));
+        let mut forged = entries(&log, 2, 1);
+        forged[0].author = Bytes::from_static(b"mallory");
+        assert_eq!(feed.entries(forged.clone()), Verdict::OtherNode);
+        assert!(matches!(feed.pull(1, None), Pull::AtTip(_)));
+        assert_eq!(feed.entries(entries(&log, 3, 1)), Verdict::OtherNode, "a gap");
+        assert_eq!(feed.entries(entries(&log, 2, 1)), Verdict::Continue);
+        for _ in 1..MISMATCHES_MAX {
+            let mut forged = entries(&log, 3, 1);
+            forged[0].epoch += 1;
+            assert_eq!(feed.entries(forged), Verdict::OtherNode);
+        }
+        let mut forged = entries(&log, 3, 1);
+        forged[0].epoch += 1;
+        assert_eq!(feed.entries(forged), Verdict::Stop);
+        assert!(matches!(feed.pull(1, None), Pull::Failed(_)));
+    }
+
+    #[test]
+    fn all_rings_together_stay_within_their_budget_and_the_oldest_entries_go_first() {
+        let one = 100 + RING_ENTRY_OVERHEAD;
+        let budget = Budget::with_limit(3 * one);
+        let log = log(8, 100);
+        let (old, new) = (feed(&log, 1, &budget), feed(&log, 1, &budget));
+        old.entries(entries(&log, 2, 2));
+        new.entries(entries(&log, 2, 2));
+        assert_eq!(budget.bytes(), 3 * one);
+        assert!(matches!(old.pull(1, None), Pull::Behind));
+        assert!(matches!(old.pull(2, None), Pull::Entries(e) if e.len() == 1));
+        assert!(matches!(new.pull(1, None), Pull::Entries(e) if e.len() == 2));
+        drop(new);
+        assert_eq!(budget.bytes(), one);
+        old.entries(entries(&log, 4, 5));
+        assert_eq!(budget.bytes(), 3 * one);
+        assert!(matches!(old.pull(6, None), Pull::Entries(e) if e.len() == 3));
+        assert!(matches!(old.pull(5, None), Pull::Behind));
+        drop(old);
+        assert_eq!(budget.bytes(), 0);
+    }
+
+    #[test]
+    fn a_node_that_lacks_what_was_accepted_lags_after_a_while() {
+        let log = log(3, 8);
+        let feed = feed(&log, 1, &Budget::with_limit(1 << 20));
+        let start = Instant::now();
+        feed.expect(3, start);
+        let late = start + FOLLOW_LAG_MAX * 2;
+        assert!(!feed.is_lagging(start) && feed.is_lagging(late));
+        feed.restarted(late);
+        assert!(!feed.is_lagging(late));
+        feed.entries(entries(&log, 2, 2));
+        assert!(!feed.is_lagging(late + FOLLOW_LAG_MAX * 2));
+    }
+}

@@ -1,0 +1,180 @@
+//! The names of all metrics of the gateway, and the only place that records them. Group ids and client ids are never labels.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+const SUBMISSIONS: &str = "concordat_gateway_submissions_total";
+const ORDERING_SECONDS: &str = "concordat_gateway_ordering_seconds";
+const RETRIES: &str = "concordat_gateway_retries_total";
+const LEADER_CHANGES: &str = "concordat_gateway_leader_changes_total";
+const NODE_IN_FLIGHT: &str = "concordat_gateway_node_in_flight_submissions";
+const NODE_QUEUED: &str = "concordat_gateway_node_queued_submissions";
+const BATCH_ENTRIES: &str = "concordat_gateway_batch_entries";
+const VALIDATIONS: &str = "concordat_gateway_validations_total";
+const VALIDATION_REBUILDS: &str = "concordat_gateway_validation_rebuilds_total";
+const PUBLIC_STATES: &str = "concordat_gateway_public_states";
+const PUBLIC_STATES_BYTES: &str = "concordat_gateway_public_states_size_bytes";
+const SUBSCRIPTIONS: &str = "concordat_gateway_subscriptions";
+const FOLLOWED_GROUPS: &str = "concordat_gateway_followed_groups";
+const RING_BYTES: &str = "concordat_gateway_ring_size_bytes";
+const ENTRIES_DELIVERED: &str = "concordat_gateway_entries_delivered_total";
+const FOLLOW_SWITCHES: &str = "concordat_gateway_follow_switches_total";
+const LOG_MISMATCHES: &str = "concordat_gateway_log_mismatches_total";
+const MODE: &str = "concordat_gateway_shard_mode";
+const MODE_CHANGES: &str = "concordat_gateway_mode_changes_total";
+
+/// Every metric: its name, what kind it is, and what it says. `docs/metrics.md` lists them.
+pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
+    (SUBMISSIONS, Kind::Counter, "Submissions by kind and outcome"),
+    (
+        ORDERING_SECONDS,
+        Kind::Seconds,
+        "From handing a command to the cluster until its final outcome, retries included",
+    ),
+    (RETRIES, Kind::Counter, "Attempts that had to be repeated, by cause"),
+    (LEADER_CHANGES, Kind::Counter, "Times that another node was found to lead, by shard"),
+    (NODE_IN_FLIGHT, Kind::Gauge, "Unanswered submissions on the stream to a node"),
+    (NODE_QUEUED, Kind::Gauge, "Submissions that wait for the stream to a node"),
+    (BATCH_ENTRIES, Kind::Histogram, "Submissions in one batch to a node"),
+    (VALIDATIONS, Kind::Counter, "Public handshakes validated, by result"),
+    (VALIDATION_REBUILDS, Kind::Counter, "Public states rebuilt from the newest GroupInfo before a refusal"),
+    (PUBLIC_STATES, Kind::Gauge, "Groups whose public state is kept"),
+    (PUBLIC_STATES_BYTES, Kind::Gauge, "Estimated memory of the public states that are kept, in bytes"),
+    (SUBSCRIPTIONS, Kind::Gauge, "Open subscriptions, by what they follow"),
+    (FOLLOWED_GROUPS, Kind::Gauge, "Groups followed upstream"),
+    (RING_BYTES, Kind::Gauge, "Recent entries kept for subscribers, in bytes"),
+    (ENTRIES_DELIVERED, Kind::Counter, "Entries delivered to subscribers, by where they came from"),
+    (FOLLOW_SWITCHES, Kind::Counter, "Times that another node was followed, by cause"),
+    (LOG_MISMATCHES, Kind::Counter, "Logs that a node showed and that did not fit their hashes"),
+    (MODE, Kind::Gauge, "Mode of a shard: 1 ordered, 2 suspect, 3 unavailable"),
+    (MODE_CHANGES, Kind::Counter, "Changes of a shard's mode, by the mode entered"),
+];
+
+/// What kind a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only ever grows.
+    Counter,
+    /// A current value.
+    Gauge,
+    /// A distribution of counts.
+    Histogram,
+    /// A distribution of durations, in seconds.
+    Seconds,
+}
+
+/// Registers every description with the recorder of this process.
+pub fn describe() {
+    for &(name, kind, text) in DESCRIPTIONS {
+        match kind {
+            Kind::Counter => describe_counter!(name, text),
+            Kind::Gauge => describe_gauge!(name, text),
+            Kind::Histogram => describe_histogram!(name, text),
+            Kind::Seconds => describe_histogram!(name, Unit::Seconds, text),
+        }
+    }
+}
+
+/// What validating a public handshake came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Validation {
+    /// It can be processed.
+    Passed,
+    /// Nobody could process it, or what came with it does not fit.
+    Refused,
+    /// Its epoch is over: the cluster answers.
+    Stale,
+    /// The group cannot be followed from the outside.
+    Unchecked,
+    /// It could not be decided (the cluster did not answer).
+    Failed,
+}
+
+pub(crate) fn submission(kind: &'static str, outcome: &'static str) {
+    counter!(SUBMISSIONS, "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn ordered(took: Duration) {
+    histogram!(ORDERING_SECONDS).record(took);
+}
+
+pub(crate) fn retry(cause: &'static str) {
+    counter!(RETRIES, "cause" => cause).increment(1);
+}
+
+pub(crate) fn leader_change(shard: u32) {
+    counter!(LEADER_CHANGES, "shard" => shard.to_string()).increment(1);
+}
+
+pub(crate) fn node_load(address: &str, in_flight: usize, queued: usize) {
+    gauge!(NODE_IN_FLIGHT, "node" => address.to_owned()).set(in_flight as f64);
+    gauge!(NODE_QUEUED, "node" => address.to_owned()).set(queued as f64);
+}
+
+pub(crate) fn batch(entries: usize) {
+    histogram!(BATCH_ENTRIES).record(entries as f64);
+}
+
+pub(crate) fn validation(result: Validation) {
+    let result = match result {
+        Validation::Passed => "passed",
+        Validation::Refused => "refused",
+        Validation::Stale => "stale",
+        Validation::Unchecked => "unchecked",
+        Validation::Failed => "failed",
+    };
+    counter!(VALIDATIONS, "result" => result).increment(1);
+}
+
+pub(crate) fn validation_rebuild() {
+    counter!(VALIDATION_REBUILDS).increment(1);
+}
+
+pub(crate) fn public_states(count: usize, bytes: usize) {
+    gauge!(PUBLIC_STATES).set(count as f64);
+    gauge!(PUBLIC_STATES_BYTES).set(bytes as f64);
+}
+
+pub(crate) fn subscriptions(of: &'static str, change: f64) {
+    gauge!(SUBSCRIPTIONS, "of" => of).increment(change);
+}
+
+pub(crate) fn followed_groups(count: usize) {
+    gauge!(FOLLOWED_GROUPS).set(count as f64);
+}
+
+pub(crate) fn ring_bytes(bytes: usize) {
+    gauge!(RING_BYTES).set(bytes as f64);
+}
+
+pub(crate) fn delivered(from: &'static str, entries: usize) {
+    counter!(ENTRIES_DELIVERED, "from" => from).increment(entries as u64);
+}
+
+pub(crate) fn follow_switch(cause: &'static str) {
+    counter!(FOLLOW_SWITCHES, "cause" => cause).increment(1);
+}
+
+pub(crate) fn log_mismatch() {
+    counter!(LOG_MISMATCHES).increment(1);
+}
+
+pub(crate) fn mode(shard: u32, number: u8, name: &'static str) {
+    gauge!(MODE, "shard" => shard.to_string()).set(f64::from(number));
+    counter!(MODE_CHANGES, "shard" => shard.to_string(), "mode" => name).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_of_one_family() {
+        let mut names: Vec<_> = DESCRIPTIONS.iter().map(|(name, ..)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DESCRIPTIONS.len());
+        assert!(names.iter().all(|name| name.starts_with("concordat_gateway_")));
+    }
+}

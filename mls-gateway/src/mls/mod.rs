@@ -1,0 +1,14 @@
+//! What the gateway understands of MLS: it reads what is on the wire, and it validates public handshakes. It holds no secrets.
+
+mod key_package;
+mod no_storage;
+mod parse;
+mod public_state;
+mod validate;
+
+pub use key_package::{ParsedKeyPackage, key_package};
+pub use parse::{
+    GroupInfoIn, MessageIn, MessageKind, ParseError, Problem, check_recipients, group_info, message, welcome,
+};
+pub use public_state::{CommitInvalid, PublicState, Staged};
+pub use validate::{Handshake, Ticket, Validator};

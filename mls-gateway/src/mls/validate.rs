@@ -1,0 +1,458 @@
+//! Validates public handshakes before they can burn an epoch.
+//!
+//! A handshake is held against the exact state it claims to be made in. The canonical log has one state per epoch, so the epoch
+//! names it. If the state kept here is older, it follows the log first; if it is newer, the handshake has lost its race whatever
+//! it says, and the cluster answers. Nothing is refused on the word of a state that might be wrong: before a refusal the state is
+//! brought up to date with a linearizable read, completed with the epoch's proposals, and, if it has followed commits, rebuilt from
+//! the newest GroupInfo (see `public_state.rs` for why a followed state can be poisoned).
+//!
+//! What cannot be validated passes: private handshakes, groups whose GroupInfo has no ratchet tree, and commits that may refer to
+//! private proposals. Their members decide, as RFC 9420 has it.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use concordat_proto::log::v1::{self as pb, content::Content};
+use group_log::GroupId;
+use lru::LruCache;
+use openmls::prelude::PublicMessageIn;
+use openmls_rust_crypto::RustCrypto;
+use parking_lot::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::{
+    parse::{self, GroupInfoIn, MessageKind, ParseError},
+    public_state::{Checked, CommitInvalid, PublicState, Staged, entry_group_info},
+};
+use crate::{
+    cluster::LogReader,
+    error::GatewayError,
+    limits::{
+        BLOCKING_VALIDATION_BYTES, CATCH_UP_ENTRIES_MAX, CATCH_UP_PAGE, LOOK_BACK_ENTRIES_MAX,
+        PUBLIC_STATES_BYTES_MAX, PUBLIC_STATES_MAX,
+    },
+    metrics::{self, Validation},
+};
+
+/// A public handshake to validate, and what came with it.
+pub struct Handshake<'a> {
+    /// The group.
+    pub group_id: &'a GroupId,
+    /// The epoch that it was made in.
+    pub epoch: u64,
+    /// A commit or a proposal.
+    pub kind: MessageKind,
+    /// The message.
+    pub message: &'a PublicMessageIn,
+    /// With a commit: the GroupInfo after it.
+    pub group_info: Option<&'a GroupInfoIn>,
+    /// With a commit: the KeyPackageRefs of its Welcome.
+    pub welcome: Option<&'a [Vec<u8>]>,
+}
+
+/// What was validated, to be handed back when the cluster has accepted it. Dropped otherwise.
+pub struct Ticket {
+    group_id: GroupId,
+    epoch: u64,
+    generation: u64,
+    checked: Checked,
+}
+
+/// The public states of many groups, bounded, the least recently used forgotten first.
+pub struct Validator {
+    crypto: Arc<RustCrypto>,
+    log: Arc<dyn LogReader>,
+    cache: Mutex<Cache>,
+}
+
+struct Cache {
+    slots: LruCache<GroupId, (Arc<AsyncMutex<Known>>, usize)>,
+    bytes: usize,
+}
+
+/// What is known of one group.
+#[derive(Default)]
+struct Known {
+    position: Option<Position>,
+    /// Counts every change that is not a merge of one's own, so that a staged commit is never merged into another state.
+    generation: u64,
+}
+
+struct Position {
+    /// The last entry taken in.
+    seq: u64,
+    /// The epoch after it.
+    epoch: u64,
+    /// Absent if the state cannot be followed from the outside.
+    state: Option<PublicState>,
+    /// The state was built from the GroupInfo of this epoch and has followed no commit.
+    fresh: bool,
+}
+
+/// What has been done already for a handshake that does not validate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    None,
+    CaughtUp,
+    Rebuilt,
+}
+
+impl Validator {
+    /// Reads what it needs to follow the groups from `log`.
+    pub fn new(log: Arc<dyn LogReader>) -> Self {
+        let cache = Mutex::new(Cache { slots: LruCache::unbounded(), bytes: 0 });
+        Self { crypto: Arc::default(), log, cache }
+    }
+
+    /// The cryptography that everything is verified with.
+    pub fn crypto(&self) -> &RustCrypto {
+        &self.crypto
+    }
+
+    /// Validates a handshake. No ticket: there is nothing to validate it against, or it has lost its race already.
+    pub async fn check(&self, handshake: Handshake<'_>) -> Result<Option<Ticket>, GatewayError> {
+        let slot = self.slot(handshake.group_id);
+        let mut known = slot.lock().await;
+        let result = self.check_known(&mut known, &handshake).await;
+        let bytes =
+            known.position.as_ref().and_then(|p| p.state.as_ref()).map_or(0, PublicState::estimated_bytes);
+        drop(known);
+        self.account(handshake.group_id, bytes);
+        metrics::validation(match &result {
+            Ok((_, outcome)) => *outcome,
+            Err(GatewayError::CommitInvalid(_) | GatewayError::Parse(_)) => Validation::Refused,
+            Err(_) => Validation::Failed,
+        });
+        result.map(|(ticket, _)| ticket)
+    }
+
+    async fn check_known(
+        &self,
+        known: &mut Known,
+        handshake: &Handshake<'_>,
+    ) -> Result<(Option<Ticket>, Validation), GatewayError> {
+        let group_id = handshake.group_id;
+        if known.position.as_ref().is_none_or(|p| p.epoch < handshake.epoch) {
+            self.catch_up(known, group_id, false).await?;
+            // The node that was asked may lag behind the one that accepted the previous commit.
+            if known.position.as_ref().is_some_and(|p| p.epoch < handshake.epoch) {
+                self.catch_up(known, group_id, true).await?;
+            }
+        }
+        let mut effort = Effort::None;
+        loop {
+            let Some(position) = &known.position else { return Ok((None, Validation::Unchecked)) };
+            if position.epoch < handshake.epoch {
+                return Err(GatewayError::EpochAhead { head_epoch: position.epoch, got: handshake.epoch });
+            }
+            if position.epoch > handshake.epoch {
+                return Ok((None, Validation::Stale));
+            }
+            let Some(state) = &position.state else { return Ok((None, Validation::Unchecked)) };
+            let error = match self.check_state(state, handshake) {
+                Ok(checked) => {
+                    let (group_id, epoch) = (group_id.clone(), position.epoch);
+                    let ticket = Ticket { group_id, epoch, generation: known.generation, checked };
+                    return Ok((Some(ticket), Validation::Passed));
+                }
+                Err(error) => error,
+            };
+            effort = match effort {
+                Effort::None => {
+                    self.catch_up(known, group_id, true).await?;
+                    self.complete_proposals(known, group_id).await?;
+                    Effort::CaughtUp
+                }
+                Effort::CaughtUp if !position.fresh => {
+                    metrics::validation_rebuild();
+                    self.rebuild(known, group_id).await?;
+                    self.complete_proposals(known, group_id).await?;
+                    Effort::Rebuilt
+                }
+                Effort::CaughtUp | Effort::Rebuilt if state.hidden_proposals => {
+                    return Ok((None, Validation::Unchecked));
+                }
+                Effort::CaughtUp | Effort::Rebuilt => return Err(error),
+            };
+        }
+    }
+
+    /// Holds a handshake, and what came with it, against the state that it was made in.
+    fn check_state(&self, state: &PublicState, handshake: &Handshake<'_>) -> Result<Checked, GatewayError> {
+        let checked = state.check(&*self.crypto, handshake.kind, handshake.message.clone())?;
+        if let Checked::Commit(staged) = &checked {
+            if let Some(info) = handshake.group_info {
+                staged.check_group_info(&*self.crypto, info)?;
+            }
+            if let Some(refs) = handshake.welcome {
+                staged.check_welcome(&*self.crypto, refs)?;
+            }
+        }
+        Ok(checked)
+    }
+
+    /// Goes on to the state after a handshake that the cluster has accepted.
+    pub async fn accepted(&self, ticket: Ticket, accepted: &pb::Accepted) {
+        let slot = self.slot(&ticket.group_id);
+        let mut guard = slot.lock().await;
+        let known = &mut *guard;
+        let Some(position) = known.position.as_mut() else { return };
+        if position.epoch != ticket.epoch || known.generation != ticket.generation {
+            return;
+        }
+        let Some(state) = position.state.as_mut() else { return };
+        match ticket.checked {
+            Checked::Proposal(proposal) => {
+                // Entries in between are still to be read, so the position stays; the same proposal twice does no harm.
+                state.add_proposal(*proposal);
+            }
+            Checked::Commit(staged) if accepted.epoch == ticket.epoch + 1 => {
+                known.generation += 1;
+                position.seq = accepted.seq;
+                position.epoch = accepted.epoch;
+                position.fresh = false;
+                if state.merge(staged).is_err() {
+                    position.state = None;
+                }
+            }
+            Checked::Commit(_) => {}
+        }
+    }
+
+    /// Validates the GroupInfo that a group begins with, if it shows a ratchet tree. The state is for [`Validator::created`].
+    pub async fn check_create(&self, info: GroupInfoIn) -> Result<Option<PublicState>, GatewayError> {
+        Ok(self.build(info).await??)
+    }
+
+    /// Remembers the state of a group whose creation the cluster has accepted.
+    pub async fn created(&self, group_id: &GroupId, state: Option<PublicState>, accepted: &pb::Accepted) {
+        let Some(mut state) = state else { return };
+        state.has_all_proposals = true;
+        let bytes = state.estimated_bytes();
+        let slot = self.slot(group_id);
+        let mut known = slot.lock().await;
+        // The same create again, long after: what is known is newer.
+        if known.position.is_none() && accepted.epoch == state.epoch() {
+            known.position =
+                Some(Position { seq: accepted.seq, epoch: accepted.epoch, state: Some(state), fresh: true });
+            known.generation += 1;
+            drop(known);
+            self.account(group_id, bytes);
+        }
+    }
+
+    async fn build(
+        &self,
+        info: GroupInfoIn,
+    ) -> Result<Result<Option<PublicState>, ParseError>, GatewayError> {
+        if info.bytes < BLOCKING_VALIDATION_BYTES {
+            return Ok(PublicState::build(&*self.crypto, info));
+        }
+        let crypto = Arc::clone(&self.crypto);
+        let built = tokio::task::spawn_blocking(move || PublicState::build(&*crypto, info)).await;
+        built.map_err(|_| GatewayError::Protocol("validation ended early"))
+    }
+
+    /// Follows the log to its end, or starts over if that is cheaper.
+    async fn catch_up(
+        &self,
+        known: &mut Known,
+        group_id: &GroupId,
+        linearizable: bool,
+    ) -> Result<(), GatewayError> {
+        let Some(from) = known.position.as_ref().map(|p| p.seq) else {
+            return self.rebuild(known, group_id).await;
+        };
+        let head = self.log.head(group_id, linearizable, false).await?.head;
+        if head.seq.saturating_sub(from) > CATCH_UP_ENTRIES_MAX {
+            return self.rebuild(known, group_id).await;
+        }
+        let mut newest_info = None;
+        let mut after = from;
+        while after < head.seq {
+            let page = self.log.entries(group_id, after, CATCH_UP_PAGE, linearizable).await?;
+            let Some(last) = page.last().map(|e| e.seq) else { break };
+            for entry in &page {
+                self.take_in(known, entry, &mut newest_info);
+            }
+            after = last;
+        }
+        self.recover_from(known, newest_info).await
+    }
+
+    /// A state that could not follow begins again at the newest GroupInfo that the entries carried, if it is of the epoch reached.
+    async fn recover_from(&self, known: &mut Known, info: Option<(u64, Bytes)>) -> Result<(), GatewayError> {
+        let Some(position) = known.position.as_mut().filter(|p| p.state.is_none()) else { return Ok(()) };
+        if let Some((epoch, bytes)) = info
+            && epoch == position.epoch
+            && let Ok(info) = parse::group_info(&bytes)
+        {
+            position.state = self.build(info).await?.unwrap_or(None);
+            position.fresh = true;
+            known.generation += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes in one accepted entry.
+    fn take_in(&self, known: &mut Known, entry: &pb::Entry, newest_info: &mut Option<(u64, Bytes)>) {
+        let Some(position) = known.position.as_mut() else { return };
+        if entry.seq != position.seq + 1 {
+            return;
+        }
+        position.seq = entry.seq;
+        let Some(content) = entry.content.as_ref().and_then(|c| c.content.as_ref()) else { return };
+        match content {
+            Content::Proposal(proposal) => {
+                take_in_proposal(&self.crypto, position.state.as_mut(), &proposal.message)
+            }
+            Content::Commit(commit) => {
+                known.generation += 1;
+                position.epoch = entry.epoch + 1;
+                position.fresh = false;
+                position.state =
+                    position.state.take().and_then(|s| after_commit(&self.crypto, s, &commit.message));
+                if let Some(info) = entry_group_info(content) {
+                    *newest_info = Some((entry.epoch + 1, info.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Starts over from the newest GroupInfo.
+    async fn rebuild(&self, known: &mut Known, group_id: &GroupId) -> Result<(), GatewayError> {
+        let answer = self.log.head(group_id, true, true).await?;
+        let head = answer.head;
+        known.generation += 1;
+        known.position = None;
+        let state = match parse::group_info(&answer.group_info) {
+            Ok(info) => self.build(info).await?.unwrap_or(None),
+            Err(_) => None,
+        };
+        let behind = answer.group_info_epoch < head.epoch;
+        let mut position = Position { seq: head.seq, epoch: head.epoch, state, fresh: !behind };
+        if behind && let Some(state) = position.state.take() {
+            // The last committers published no GroupInfo: go on from the one there is, through their commits.
+            let entries = self.look_back(group_id, head.seq, answer.group_info_epoch).await?;
+            position.state = entries.and_then(|entries| replay(&self.crypto, state, &entries));
+        }
+        known.position = Some(position);
+        Ok(())
+    }
+
+    /// Adds the proposals of the current epoch that were accepted before the state was built.
+    async fn complete_proposals(&self, known: &mut Known, group_id: &GroupId) -> Result<(), GatewayError> {
+        let Some(position) = known.position.as_mut() else { return Ok(()) };
+        let Some(state) = position.state.as_mut().filter(|s| !s.has_all_proposals) else { return Ok(()) };
+        if let Some(entries) = self.look_back(group_id, position.seq, position.epoch).await? {
+            for entry in &entries {
+                if let Some(Content::Proposal(proposal)) =
+                    entry.content.as_ref().and_then(|c| c.content.as_ref())
+                {
+                    take_in_proposal(&self.crypto, Some(state), &proposal.message);
+                }
+            }
+            state.has_all_proposals = true;
+        } else {
+            // Too far back to look: what a commit refers to may be there.
+            state.hidden_proposals = true;
+        }
+        Ok(())
+    }
+
+    /// The handshakes after the one that began `epoch`, up to the entry `last`; nothing if that is too far back.
+    async fn look_back(
+        &self,
+        group_id: &GroupId,
+        last: u64,
+        epoch: u64,
+    ) -> Result<Option<VecDeque<pb::Entry>>, GatewayError> {
+        let mut handshakes: VecDeque<pb::Entry> = VecDeque::new();
+        let mut end = last;
+        while end > 0 && last - end < LOOK_BACK_ENTRIES_MAX {
+            let start = end.saturating_sub(CATCH_UP_PAGE.into());
+            let mut page = Vec::new();
+            let mut after = start;
+            while after < end {
+                // Linearizable, so that a node that lags does not hide a proposal.
+                let part = self.log.entries(group_id, after, CATCH_UP_PAGE, true).await?;
+                let Some(newest) = part.last().map(|e| e.seq) else { break };
+                after = newest;
+                page.extend(part.into_iter().filter(|e| e.seq <= end));
+            }
+            for entry in page.into_iter().rev() {
+                match entry.content.as_ref().and_then(|c| c.content.as_ref()) {
+                    Some(Content::Create(_)) => return Ok(Some(handshakes)),
+                    Some(Content::Commit(_)) if entry.epoch.saturating_add(1) == epoch => {
+                        return Ok(Some(handshakes));
+                    }
+                    Some(Content::Commit(_) | Content::Proposal(_)) => handshakes.push_front(entry),
+                    _ => {}
+                }
+            }
+            end = start;
+        }
+        Ok(None)
+    }
+
+    fn slot(&self, group_id: &GroupId) -> Arc<AsyncMutex<Known>> {
+        let mut cache = self.cache.lock();
+        let (slot, _) = cache.slots.get_or_insert(group_id.clone(), Default::default);
+        Arc::clone(slot)
+    }
+
+    fn account(&self, group_id: &GroupId, bytes: usize) {
+        let mut cache = self.cache.lock();
+        let cache = &mut *cache;
+        if let Some((_, counted)) = cache.slots.peek_mut(group_id) {
+            cache.bytes = (cache.bytes + bytes).saturating_sub(std::mem::replace(counted, bytes));
+        }
+        while cache.slots.len() > PUBLIC_STATES_MAX || cache.bytes > PUBLIC_STATES_BYTES_MAX {
+            let Some((_, (_, counted))) = cache.slots.pop_lru() else { break };
+            cache.bytes = cache.bytes.saturating_sub(counted);
+        }
+        metrics::public_states(cache.slots.len(), cache.bytes);
+    }
+}
+
+fn take_in_proposal(crypto: &RustCrypto, state: Option<&mut PublicState>, bytes: &Bytes) {
+    let Some(state) = state else { return };
+    match parse::message(bytes).map(|m| m.public) {
+        Ok(Some(public)) => {
+            // One that does not validate was accepted by a gateway that could not see the group; members ignore it.
+            if let Ok(Checked::Proposal(proposal)) = state.check(crypto, MessageKind::Proposal, public) {
+                state.add_proposal(*proposal);
+            }
+        }
+        Ok(None) | Err(_) => state.hidden_proposals = true,
+    }
+}
+
+fn after_commit(crypto: &RustCrypto, mut state: PublicState, bytes: &Bytes) -> Option<PublicState> {
+    let public = parse::message(bytes).ok()?.public?;
+    let staged = commit(state.check(crypto, MessageKind::Commit, public)).ok()?;
+    state.merge(staged).ok()?;
+    Some(state)
+}
+
+fn commit(checked: Result<Checked, CommitInvalid>) -> Result<Staged, CommitInvalid> {
+    match checked? {
+        Checked::Commit(staged) => Ok(staged),
+        Checked::Proposal(_) => {
+            Err(CommitInvalid { kind: MessageKind::Commit, detail: "it is a proposal".into() })
+        }
+    }
+}
+
+fn replay(crypto: &RustCrypto, mut state: PublicState, entries: &VecDeque<pb::Entry>) -> Option<PublicState> {
+    state.has_all_proposals = true;
+    for entry in entries {
+        match entry.content.as_ref().and_then(|c| c.content.as_ref())? {
+            Content::Proposal(proposal) => take_in_proposal(crypto, Some(&mut state), &proposal.message),
+            Content::Commit(commit) => state = after_commit(crypto, state, &commit.message)?,
+            _ => {}
+        }
+    }
+    Some(state)
+}

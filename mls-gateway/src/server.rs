@@ -1,0 +1,199 @@
+//! Puts the parts of a gateway together, serves them, and takes them down again.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use concordat_proto::{FILE_DESCRIPTOR_SET, gateway::v1::gateway_server::GatewayServer};
+use service_kit::{
+    admin::{self, Readiness, ReadinessPart},
+    metrics::{RecorderError, recorder},
+    net::{Incoming, SharedNetwork},
+    rng::Randomness,
+    shutdown::Drain,
+};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::Server;
+
+use crate::{
+    api::Api,
+    cluster::Cluster,
+    fanout::Fanout,
+    identity::{Authenticator, TrustMetadata},
+    limits::{
+        CLIENT_MESSAGE_BYTES_MAX, CLUSTER_MESSAGE_BYTES_MAX, DIRECTORY_SHARD, KEEP_ALIVE_INTERVAL,
+        KEEP_ALIVE_TIMEOUT, SHUTDOWN_DEADLINE, STREAMS_PER_CONNECTION_MAX,
+    },
+    metrics,
+    mls::Validator,
+    modes::Mode,
+};
+
+/// Why a gateway could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No ordering node was named.
+    #[error("no ordering node is named; name at least one with --ordering host:port")]
+    NoOrderingNode,
+    /// Metrics could not be set up.
+    #[error(transparent)]
+    Metrics(#[from] RecorderError),
+    /// The reflection service could not be built.
+    #[error("the reflection service could not be built: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// What a gateway is made from.
+pub struct Parts {
+    /// host:port of ordering nodes, at least one; those that they name as leaders are learnt.
+    pub ordering: Vec<String>,
+    /// Where clients connect.
+    pub incoming: Incoming,
+    /// Where the admin endpoints are served, if they are.
+    pub admin: Option<Incoming>,
+    /// How nodes are reached.
+    pub network: SharedNetwork,
+    /// Where claim ids and the jitter of retries come from.
+    pub rng: Randomness,
+    /// Who calls.
+    pub authenticator: Arc<dyn Authenticator>,
+}
+
+impl Parts {
+    /// A gateway that believes what its callers say about who they are.
+    pub fn new(ordering: Vec<String>, incoming: Incoming, network: SharedNetwork, rng: Randomness) -> Self {
+        Self { ordering, incoming, admin: None, network, rng, authenticator: Arc::new(TrustMetadata) }
+    }
+}
+
+/// A running gateway. Dropping it ends it at once; [`Gateway::stop`] ends it well.
+pub struct Gateway {
+    address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+    drain: Drain,
+    readiness: Readiness,
+    api: Api,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Gateway {
+    /// Starts serving. Does not wait for the cluster: until it is there, calls fail with a hint to try again.
+    pub fn start(parts: Parts) -> Result<Self, StartError> {
+        if parts.ordering.is_empty() {
+            return Err(StartError::NoOrderingNode);
+        }
+        let recorder = recorder()?;
+        metrics::describe();
+        let (drain, readiness) = (Drain::new(), Readiness::new());
+        let cluster = Arc::new(Cluster::connect(&parts.ordering, parts.network, &parts.rng));
+        let (fanout, sweeper) = Fanout::start(Arc::clone(&cluster));
+        let api = Api {
+            validator: Arc::new(Validator::new(Arc::clone(&cluster.reader) as _)),
+            cluster,
+            fanout,
+            authenticator: parts.authenticator,
+            rng: parts.rng,
+            drain: drain.clone(),
+        };
+        let (address, admin_address) =
+            (parts.incoming.local_addr(), parts.admin.as_ref().map(Incoming::local_addr));
+        let mut tasks = vec![sweeper, serve(parts.incoming, api.clone(), drain.clone())?];
+        tasks.push(spawn(watch_readiness(readiness.part("cluster"), api.clone(), drain.clone())));
+        if let Some(admin) = parts.admin {
+            let (readiness, drain) = (readiness.clone(), drain.clone());
+            tasks.push(spawn(async move {
+                // Served until the very end, so that a probe can see that the process is not ready any more.
+                let stop = std::future::pending();
+                log_end("the admin endpoints", admin::serve(admin, readiness, recorder, stop).await, &drain);
+            }));
+        }
+        Ok(Self { address, admin_address, drain, readiness, api, _tasks: tasks })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the admin endpoints are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// Completes when the gateway can serve.
+    pub async fn ready(&self) {
+        self.readiness.ready().await;
+    }
+
+    /// Groups that are followed upstream.
+    pub fn followed_groups(&self) -> usize {
+        self.api.fanout.followed_groups()
+    }
+
+    /// Completes when the gateway has begun to stop, which it also does if it cannot serve any more.
+    pub async fn stopping(&self) {
+        self.drain.begun().await;
+    }
+
+    /// Takes no new calls, ends streams with a status that says to go on elsewhere, lets calls under way finish.
+    pub async fn stop(self) {
+        if let Err(unfinished) = self.drain.finish(SHUTDOWN_DEADLINE).await {
+            tracing::warn!(%unfinished, "stopping anyway");
+        }
+    }
+}
+
+fn serve(incoming: Incoming, api: Api, drain: Drain) -> Result<AbortOnDropHandle<()>, StartError> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .with_service_name("concordat.gateway.v1.Gateway")
+        .build_v1()?;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let service = GatewayServer::new(api)
+        .max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(CLUSTER_MESSAGE_BYTES_MAX);
+    let hold = drain.hold();
+    Ok(spawn(async move {
+        health.set_serving::<GatewayServer<Api>>().await;
+        let begun = drain.begun();
+        let stop = async move {
+            begun.await;
+            health.set_not_serving::<GatewayServer<Api>>().await;
+        };
+        let served = Server::builder()
+            .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL * 10))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT * 5))
+            .http2_adaptive_window(Some(true))
+            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .add_service(service)
+            .add_service(health_service)
+            .add_service(reflection)
+            .serve_with_incoming_shutdown(incoming, stop)
+            .await;
+        log_end("the API", served.map_err(io::Error::other), &drain);
+        drop(hold);
+    }))
+}
+
+/// Ready from the first quorum on. Losing it later does not make a gateway less ready: it still answers reads, and tells its clients
+/// what is going on.
+async fn watch_readiness(part: ReadinessPart, api: Api, drain: Drain) {
+    part.set_not_ready("no ordering node has reported a quorum yet");
+    let mut mode = api.cluster.modes.watch(DIRECTORY_SHARD);
+    tokio::select! {
+        _ = mode.wait_for(|mode| *mode == Mode::Ordered) => part.set_ready(),
+        () = drain.begun() => {}
+    }
+    drain.begun().await;
+    part.set_not_ready("stopping");
+}
+
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+fn log_end(what: &str, result: io::Result<()>, drain: &Drain) {
+    if let Err(error) = result {
+        tracing::error!(%error, "{what} cannot be served any more");
+    }
+    // Without this part the process makes no sense.
+    drain.begin();
+}
