@@ -1,0 +1,14 @@
+//! Gateways as their users meet them: real MLS groups, through real gateways, over real sockets.
+#![allow(unreachable_pub, reason = "modules of one test program")]
+#![allow(clippy::unwrap_used, reason = "a panic is the report")]
+
+mod bad_input;
+mod decoders;
+mod faults;
+mod groups;
+mod key_packages;
+mod server;
+mod subscribe;
+mod support;
+mod validation;
+mod welcomes;
