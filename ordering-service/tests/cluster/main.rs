@@ -1,0 +1,10 @@
+//! Clusters of real nodes in this process: real sockets, real disks.
+// A panic is the report of a test, also in the helpers that tests share.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod membership;
+mod reads;
+mod submit;
+mod subscribe;
+mod support;

@@ -1,0 +1,207 @@
+//! Nodes come and go while commits flow; wiped and foreign disks stay out; a cluster is formed once.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use crate::support::{Cluster, SHARD, Submitter, commit, create, until, url};
+use concordat_proto::ordering::v1::{
+    AddLearnerRequest, BootstrapRequest, GetStatusRequest, PromoteRequest, RemoveRequest,
+    TransferLeaderRequest, outcome::Outcome,
+};
+use ordering_service::dev::node_address;
+use service_kit::status::reason;
+
+/// Commits to a group as fast as one client can, through whichever of these nodes leads.
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    epoch: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Traffic {
+    async fn start(cluster: &Cluster, name: &'static str) -> Self {
+        assert!(matches!(cluster.submit(SHARD, create(name)).await, Outcome::Accepted(_)));
+        let urls: Vec<String> = cluster.running().map(url).collect();
+        let (stop, epoch) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, at) = (stop.clone(), epoch.clone());
+        let task = tokio::spawn(async move {
+            for url in urls.iter().cycle() {
+                let client =
+                    concordat_proto::ordering::v1::ordering_client::OrderingClient::connect(url.clone());
+                let Ok(client) = client.await else { continue };
+                let Ok(mut stream) = Submitter::open(client).await else { continue };
+                loop {
+                    if stopped.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let epoch = at.load(Ordering::Relaxed);
+                    match stream.try_submit(SHARD, commit(name, epoch, b"traffic")).await {
+                        Some(Outcome::Accepted(accepted)) => {
+                            assert_eq!(accepted.epoch, epoch + 1);
+                            at.store(epoch + 1, Ordering::Relaxed);
+                        }
+                        Some(Outcome::NotLeader(_) | Outcome::Unknown(_) | Outcome::Overloaded(_)) | None => {
+                            break;
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        });
+        Self { stop, epoch, task }
+    }
+
+    /// Waits until commits have gone on from now.
+    async fn flows(&self) {
+        let from = self.epoch.load(Ordering::Relaxed);
+        until("commits flow", async || self.epoch.load(Ordering::Relaxed) > from + 5).await;
+    }
+
+    async fn end(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap();
+        self.epoch.load(Ordering::Relaxed)
+    }
+}
+
+async fn add(cluster: &mut Cluster, node_id: u64, through: u64) {
+    cluster.start_node(node_id).await;
+    let node = Some(node_address(node_id, cluster.node(node_id).addresses()));
+    let mut admin = cluster.admin(through).await;
+    admin.add_learner(AddLearnerRequest { node, max_lag: 0 }).await.unwrap();
+    admin.promote(PromoteRequest { node_ids: vec![node_id] }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_are_added_and_removed_while_commits_flow() {
+    let mut cluster = Cluster::start(3).await;
+    let traffic = Traffic::start(&cluster, "traffic").await;
+    traffic.flows().await;
+    add(&mut cluster, 4, 1).await;
+    traffic.flows().await;
+    add(&mut cluster, 5, 2).await;
+    traffic.flows().await;
+    let mut admin = cluster.admin(1).await;
+    admin.remove(RemoveRequest { node_id: 2 }).await.unwrap();
+    traffic.flows().await;
+    let status = admin.get_status(GetStatusRequest {}).await.unwrap().into_inner();
+    for shard in &status.shards {
+        let voters: Vec<u64> = shard.voters.iter().map(|v| v.node_id).collect();
+        assert_eq!(voters, [1, 3, 4, 5], "shard {}", shard.shard);
+        assert!(shard.learners.is_empty());
+    }
+    let epochs = traffic.end().await;
+    let logs =
+        [cluster.entries(1, "traffic", epochs + 1).await, cluster.entries(5, "traffic", epochs + 1).await];
+    assert_eq!(logs[0], logs[1], "a node that came later has the same log");
+    // The same requests again change nothing.
+    admin.remove(RemoveRequest { node_id: 4 }).await.unwrap();
+    let unknown = admin.remove(RemoveRequest { node_id: 4 }).await.unwrap_err();
+    assert_eq!(reason(&unknown).as_deref(), Some("MALFORMED"));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_loses_the_quorum_is_refused() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.stop_node(3).await;
+    let leader = cluster.leader(SHARD).await;
+    until("the node that stopped is missed", async || {
+        let node = cluster.node(leader).node();
+        !node.reach.reachable(node.timing.suspect_quorum_after).contains(&3)
+    })
+    .await;
+    let other = if leader == 1 { 2 } else { 1 };
+    let refused = cluster.admin(leader).await.remove(RemoveRequest { node_id: other }).await.unwrap_err();
+    assert_eq!(reason(&refused).as_deref(), Some("PRECONDITION"), "{refused:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_on_request() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader(SHARD).await;
+    let to = leader % 3 + 1;
+    cluster.group_with("handed", 3).await;
+    until("the target is caught up", async || {
+        let request = TransferLeaderRequest { shard: SHARD, to_node_id: to };
+        cluster.admin(leader).await.transfer_leader(request).await.is_ok()
+    })
+    .await;
+    until("the target leads", async || cluster.leader(SHARD).await == to).await;
+    assert!(matches!(cluster.submit(SHARD, commit("handed", 3, b"c")).await, Outcome::Accepted(_)));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_past_the_purge_catches_up_from_a_snapshot() {
+    let mut cluster = Cluster::start_with(3, |config| {
+        config.compaction.snapshot_every = 100;
+        config.compaction.keep_entries = 10;
+    })
+    .await;
+    cluster.group_with("before", 3).await;
+    cluster.stop_node(3).await;
+    cluster.group_with("meanwhile", 400).await;
+    let leader = cluster.leader(SHARD).await;
+    let shard = || cluster.node(leader).node().shards.get().unwrap().get(SHARD).unwrap().metrics();
+    let missed = shard().last_log_index.unwrap() / 2;
+    until("the log is purged", async || shard().purged.is_some_and(|purged| purged.index > missed)).await;
+    cluster.start_node(3).await;
+    let caught_up = cluster.entries(3, "meanwhile", 401).await;
+    assert_eq!(caught_up, cluster.entries(leader, "meanwhile", 401).await);
+    assert_eq!(cluster.entries(3, "before", 4).await.len(), 4);
+    let snapshot = cluster.node(3).node().shards.get().unwrap().get(SHARD).unwrap().metrics().snapshot;
+    assert!(snapshot.is_some_and(|last| last.index > missed), "{snapshot:?}");
+    assert!(matches!(cluster.submit(SHARD, commit("meanwhile", 400, b"c")).await, Outcome::Accepted(_)));
+    assert_eq!(cluster.entries(3, "meanwhile", 402).await.len(), 402);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_disk_is_refused() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.group_with("kept", 3).await;
+    cluster.stop_node(3).await;
+    fs::remove_dir_all(cluster.path().join("node-3")).unwrap();
+    cluster.start_node(3).await;
+    cluster.group_with("later", 3).await;
+    // The empty node refuses its peers, takes part in nothing, and adding it under its old number is refused, too.
+    assert!(cluster.node(3).node().shards.get().is_none());
+    let node = Some(node_address(3, cluster.node(3).addresses()));
+    let refused =
+        cluster.admin(1).await.add_learner(AddLearnerRequest { node, max_lag: 0 }).await.unwrap_err();
+    assert_eq!(reason(&refused).as_deref(), Some("PRECONDITION"));
+    assert!(refused.message().contains("never used"), "{refused:?}");
+    assert!(cluster.node(3).node().identity.cluster().is_none());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_formed_once() {
+    let cluster = Cluster::start(3).await;
+    let nodes: Vec<_> =
+        cluster.running().map(|node| node_address(node.node().identity.node_id, node.addresses())).collect();
+    let again = BootstrapRequest { nodes: nodes.clone(), data_shards: 1 };
+    let refused = cluster.admin(1).await.bootstrap(again).await.unwrap_err();
+    assert_eq!(reason(&refused).as_deref(), Some("PRECONDITION"));
+    // Nodes of two clusters can not be mixed.
+    let other = Cluster::start(1).await;
+    let address = node_address(1, other.node(1).addresses());
+    let refused =
+        other.admin(1).await.bootstrap(BootstrapRequest { nodes: vec![address], data_shards: 1 }).await;
+    assert_eq!(reason(&refused.unwrap_err()).as_deref(), Some("PRECONDITION"));
+    let mut stolen = node_address(4, other.node(1).addresses());
+    stolen.node_id = 1;
+    let refused =
+        cluster.admin(2).await.add_learner(AddLearnerRequest { node: Some(stolen), max_lag: 0 }).await;
+    assert_eq!(reason(&refused.unwrap_err()).as_deref(), Some("PRECONDITION"));
+    cluster.stop().await;
+    other.stop().await;
+}
