@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use concordat_proto::{
     gateway::v1::{ClaimKeyPackageRequest, CreateGroupRequest, submit_response::Outcome},
-    log::v1::Reason,
+    log::v1::{self as pb, Reason},
 };
 use futures::FutureExt;
 use group_log::{ClientId, GroupId};
 use openmls_traits::OpenMlsProvider;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::{Change, Client, counters::Tally, retry::Backoff};
+use super::{Change, Client, counters::Tally};
 use crate::{
     error::Error,
     group::{self, Intent, Invitee, MemberId},
@@ -102,7 +102,7 @@ impl Client {
 
     /// Builds and submits until the intent is fulfilled.
     async fn pursue(&self, group: &GroupId, intent: Intent) -> Result<Committed, Error> {
-        let mut backoff = Backoff::new();
+        let mut backoff = self.backoff();
         for attempts in 1..=self.options().max_commit_attempts {
             let built = self.with_group(group, |work| group::build_commit(work, &intent, self.me()))?;
             if built.is_none() {
@@ -114,7 +114,11 @@ impl Client {
                 }
                 Some(Resolution::Superseded { .. }) => {
                     Tally::count(&self.tally().rebased);
-                    sleep(backoff.draw(None, self.rng())).await;
+                    if attempts > 1 {
+                        // Lost again: whoever is several commits behind must not walk through them one by one.
+                        self.catch_up(group, 0).await?;
+                    }
+                    self.pause(&mut backoff, None).await;
                 }
                 None => return Err(Error::Protocol("a commit was answered, but is in no log".into())),
             }
@@ -132,8 +136,8 @@ impl Client {
         let answer = if pending.kind == PendingKind::Create {
             let request = CreateGroupRequest {
                 group_info: pending.group_info.clone().into(),
-                kind: wire::kind_to_wire(record.kind()),
-                policy: Some(wire::policy_to_wire(record.policy())),
+                kind: pb::GroupKind::from(record.kind()).into(),
+                policy: Some(record.policy().into()),
             };
             let create = || self.transport().create_group(request.clone());
             self.persist(|| create().map(|answer| answer.map(Outcome::Accepted)).boxed()).await
@@ -145,7 +149,7 @@ impl Client {
             Ok(Outcome::Accepted(accepted)) => {
                 self.tally().latency(started.elapsed());
                 Tally::count(&self.tally().accepted);
-                let accepted = wire::accepted(&accepted)?;
+                let accepted = accepted.try_into()?;
                 let me = self.id();
                 if !self.with_group(group, |work| group::apply_own(work, &accepted, me))? {
                     self.catch_up(group, accepted.seq).await?;

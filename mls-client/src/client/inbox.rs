@@ -8,9 +8,9 @@ use concordat_proto::{
 };
 use futures::StreamExt;
 use group_log::{ChainHash, GroupId, Policy, StateId};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::{Client, retry::Backoff};
+use super::Client;
 use crate::{
     error::Error,
     event::{Event, EventKind},
@@ -43,7 +43,7 @@ impl Client {
         if self.record(group).is_ok_and(|record| record.status == Status::Active) {
             self.catch_up(group, 0).await?;
         }
-        let mut backoff = Backoff::new();
+        let mut backoff = self.backoff();
         for _ in 0..self.options().max_commit_attempts {
             let group_id = group.to_bytes();
             let answer = self.persist(|| self.transport().get_group_info(group_id.clone())).await?;
@@ -70,7 +70,7 @@ impl Client {
             if let Some(Resolution::Merged { .. }) = self.settle(group).await? {
                 return Ok(());
             }
-            sleep(backoff.draw(None, self.rng())).await;
+            self.pause(&mut backoff, None).await;
         }
         Err(Error::Contention { attempts: self.options().max_commit_attempts })
     }

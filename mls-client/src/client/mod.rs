@@ -36,7 +36,7 @@ use crate::{
     event::Event,
     group::{GroupView, GroupWork},
     identity::Identity,
-    limits::{EVENT_QUEUE, MAX_COMMIT_ATTEMPTS, ONE_TIME_KEY_PACKAGES},
+    limits::{BACKOFF_MAX, BACKOFF_MIN, EVENT_QUEUE, MAX_COMMIT_ATTEMPTS, ONE_TIME_KEY_PACKAGES},
     store::{GroupRecord, Store, StoredMessage},
     transport::Transport,
 };
@@ -46,6 +46,10 @@ use crate::{
 pub struct Options {
     /// How long a call is made again while the gateway cannot answer. What was begun stays stored, and goes on later.
     pub patience: Duration,
+    /// Pauses before trying again: the first one. Each is drawn at random around its length.
+    pub first_pause: Duration,
+    /// Pauses before trying again: they double up to this one.
+    pub longest_pause: Duration,
     /// How often a commit is built again on a winner, in attempts.
     pub max_commit_attempts: u32,
     /// One-time KeyPackages kept with the gateway.
@@ -60,6 +64,8 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             patience: Duration::from_secs(60),
+            first_pause: BACKOFF_MIN,
+            longest_pause: BACKOFF_MAX,
             max_commit_attempts: MAX_COMMIT_ATTEMPTS,
             one_time_key_packages: ONE_TIME_KEY_PACKAGES,
             private_handshakes: false,

@@ -90,13 +90,13 @@ impl Client {
     }
 
     async fn run_inbox(&self) {
-        let mut backoff = Backoff::new();
+        let mut backoff = self.backoff();
         loop {
             if let Err(error) = self.receive_welcomes(&mut backoff).await {
                 tracing::debug!(%error, "the inbox is not watched now; trying again");
             }
             Tally::count(&self.tally().reconnects);
-            sleep(backoff.draw(None, self.rng())).await;
+            self.pause(&mut backoff, None).await;
         }
     }
 
@@ -120,7 +120,7 @@ impl Client {
     }
 
     async fn follow(&self, group: &GroupId) {
-        let mut backoff = Backoff::new();
+        let mut backoff = self.backoff();
         while self.follows(group) {
             let error = match self.follow_once(group, &mut backoff).await {
                 Ok(()) => CallError::lost("the gateway ended the stream"),
@@ -144,7 +144,7 @@ impl Client {
                 return;
             }
             Tally::count(&self.tally().reconnects);
-            sleep(backoff.draw(error.retry_after, self.rng())).await;
+            self.pause(&mut backoff, error.retry_after).await;
         }
     }
 
@@ -200,14 +200,14 @@ impl Client {
 
     /// Goes on with what is unfinished: a pending commit, the outbox, proposals of others that nobody has committed.
     async fn do_chores(&self, group: &GroupId) {
-        let mut backoff = Backoff::new();
+        let mut backoff = self.backoff();
         loop {
             let changed = self.inner.changed.notified();
             match self.do_chore(group).await {
                 Ok(()) => backoff.reset(),
                 Err(error) => {
                     tracing::debug!(%error, "something is left to do in a group; trying again");
-                    sleep(backoff.draw(None, self.rng())).await;
+                    self.pause(&mut backoff, None).await;
                     continue;
                 }
             }

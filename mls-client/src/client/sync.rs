@@ -34,11 +34,8 @@ impl Client {
     /// Changes a group's policy.
     pub async fn set_policy(&self, group: &GroupId, policy: Policy) -> Result<(), Error> {
         let view = self.sync(group).await?;
-        let request = SetPolicyRequest {
-            group_id: group.to_bytes(),
-            epoch: view.epoch,
-            policy: Some(wire::policy_to_wire(policy)),
-        };
+        let request =
+            SetPolicyRequest { group_id: group.to_bytes(), epoch: view.epoch, policy: Some(policy.into()) };
         let accepted = self.persist(|| self.transport().set_policy(request.clone())).await?;
         self.catch_up(group, accepted.seq).await
     }

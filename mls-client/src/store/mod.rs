@@ -16,8 +16,10 @@ mod namespace;
 mod outbox;
 mod records;
 mod schema;
+#[cfg(test)]
+mod tests;
 
-use std::{fmt, path::Path};
+use std::{fmt, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -42,19 +44,24 @@ impl Store {
     /// Opens the state file at `path`, or makes a new one that only its owner can read. Waits up to
     /// [`STATE_FILE_WAIT`] for another process that uses the file.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
+        Store::open_within(path, STATE_FILE_WAIT)
+    }
+
+    /// The same with another time to wait.
+    pub fn open_within(path: &Path, wait: Duration) -> Result<Store, StoreError> {
         create_private(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(path, flags).map_err(|e| StoreError::open(path, e))?;
-        Self::prepare(db).map_err(|e| e.named(path))
+        Self::prepare(db, wait).map_err(|e| e.named(path))
     }
 
     /// A store that lives as long as the process.
     pub fn in_memory() -> Result<Store, StoreError> {
-        Self::prepare(Connection::open_in_memory()?)
+        Self::prepare(Connection::open_in_memory()?, Duration::ZERO)
     }
 
-    fn prepare(mut db: Connection) -> Result<Store, StoreError> {
-        db.busy_timeout(STATE_FILE_WAIT)?;
+    fn prepare(mut db: Connection, wait: Duration) -> Result<Store, StoreError> {
+        db.busy_timeout(wait)?;
         // Exclusive from the first access on, so that two processes never work on one state.
         db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         db.pragma_update(None, "journal_mode", "TRUNCATE")?;

@@ -1,0 +1,144 @@
+//! What can be typed.
+
+use std::{env, path::PathBuf};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+/// Talk in end-to-end encrypted groups (MLS, RFC 9420) over a Concordat gateway.
+#[derive(Debug, Parser)]
+#[command(version, after_help = FIRST_CONVERSATION)]
+pub(crate) struct Args {
+    /// The gateway to talk to.
+    #[arg(long, env = "CONCORDAT_GATEWAY", default_value = "http://127.0.0.1:7400", global = true)]
+    pub(super) gateway: String,
+
+    /// The file that holds this client's identity, groups and messages [default: mls-client.state in the user's data folder].
+    #[arg(long, env = "CONCORDAT_STATE", global = true)]
+    state: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const FIRST_CONVERSATION: &str = "\
+A first conversation (start a gateway with `mls-gateway dev`, and use two terminals):
+  ann$ export CONCORDAT_STATE=/tmp/ann.state         bob$ export CONCORDAT_STATE=/tmp/bob.state
+  ann$ mls-client identity ann                       bob$ mls-client identity bob
+  ann$ mls-client create
+  ann$ mls-client invite bob                         bob$ mls-client join
+  ann$ mls-client send 'hello, bob'                  bob$ mls-client watch --talk
+  ann$ mls-client watch --talk
+
+Every client needs a state file of its own, and one process at a time may use it.
+A group is named by its id, or by the beginning of it; with only one group it need not be named.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make an identity and let others invite it; without a name, show it.
+    Identity {
+        /// What others call this client: 1 to 128 bytes, unique at the gateway.
+        name: Option<String>,
+    },
+    /// Start a group.
+    Create,
+    /// Add clients to a group.
+    Invite {
+        /// Their names.
+        #[arg(required = true)]
+        clients: Vec<String>,
+        #[command(flatten)]
+        group: GroupArg,
+    },
+    /// Join the groups that this client was invited to.
+    Join {
+        /// How long to wait for an invitation, in seconds.
+        #[arg(long, default_value_t = 2)]
+        wait: u64,
+    },
+    /// Send a message to a group.
+    Send {
+        /// What to say; several words are put together.
+        #[arg(required = true)]
+        text: Vec<String>,
+        #[command(flatten)]
+        group: GroupArg,
+    },
+    /// Show a group's messages, those that were received and those that come, until interrupted.
+    Watch {
+        #[command(flatten)]
+        group: GroupArg,
+        /// Send each line that is typed.
+        #[arg(long)]
+        talk: bool,
+    },
+    /// Show this client and its groups.
+    Status,
+    /// Renew this client's keys in a group.
+    Update {
+        #[command(flatten)]
+        group: GroupArg,
+    },
+    /// Remove members from a group.
+    Remove {
+        /// Their names.
+        #[arg(required = true)]
+        clients: Vec<String>,
+        #[command(flatten)]
+        group: GroupArg,
+    },
+    /// Leave a group: asks the other members to let go.
+    Leave {
+        #[command(flatten)]
+        group: GroupArg,
+    },
+    /// Join a group again by oneself, after losing track of it; or join one whose whole id is known.
+    Rejoin {
+        #[command(flatten)]
+        group: GroupArg,
+    },
+}
+
+/// Which group.
+#[derive(Debug, clap::Args)]
+pub(super) struct GroupArg {
+    /// The group's id, or the beginning of it; may be left out if there is only one.
+    #[arg(long = "group", short = 'g', value_name = "ID")]
+    pub(super) id: Option<String>,
+}
+
+impl Args {
+    /// Where the state file is.
+    pub(super) fn state(&self) -> anyhow::Result<PathBuf> {
+        if let Some(state) = &self.state {
+            return Ok(state.clone());
+        }
+        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let data = absolute("XDG_DATA_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+            .context(
+                "neither XDG_DATA_HOME nor HOME names a folder; say where to keep the state with --state",
+            )?;
+        Ok(data.join("concordat/mls-client.state"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_group_may_follow_the_words() {
+        let args = Args::parse_from(["mls-client", "send", "hello", "there", "-g", "ab12"]);
+        let Command::Send { text, group } = args.command else { panic!("{args:?}") };
+        assert_eq!((text.join(" ").as_str(), group.id.as_deref()), ("hello there", Some("ab12")));
+    }
+}

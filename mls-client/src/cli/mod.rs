@@ -1,0 +1,32 @@
+//! Commands for a person.
+
+mod args;
+mod commands;
+mod session;
+mod show;
+mod watch;
+
+pub(crate) use self::args::Args;
+use self::{args::Command, session::Session};
+
+/// Does what was asked for.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let state = args.state()?;
+    if let Command::Identity { name } = &args.command {
+        return commands::identity(&args, &state, name.as_deref()).await;
+    }
+    let session = Session::open(&args, &state)?;
+    match &args.command {
+        Command::Identity { .. } => Ok(()),
+        Command::Create => commands::create(&session).await,
+        Command::Invite { clients, group } => commands::invite(&session, clients, group).await,
+        Command::Join { wait } => commands::join(&session, *wait).await,
+        Command::Send { text, group } => commands::send(&session, text, group).await,
+        Command::Watch { group, talk } => watch::watch(&session, group, *talk).await,
+        Command::Status => commands::status(&session).await,
+        Command::Update { group } => commands::update(&session, group).await,
+        Command::Remove { clients, group } => commands::remove(&session, clients, group).await,
+        Command::Leave { group } => commands::leave(&session, group).await,
+        Command::Rejoin { group } => commands::rejoin(&session, group).await,
+    }
+}
