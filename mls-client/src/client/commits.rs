@@ -7,7 +7,7 @@ use concordat_proto::{
     log::v1::{self as pb, Reason},
 };
 use futures::FutureExt;
-use group_log::{ClientId, GroupId};
+use group_log::{ClientId, GroupId, StateId};
 use openmls_traits::OpenMlsProvider;
 use tokio::time::Instant;
 
@@ -71,7 +71,7 @@ impl Client {
 
     async fn pursue_pending(&self, group: &GroupId) -> Result<(), Error> {
         let Some(pending) = self.record(group)?.pending else { return Ok(()) };
-        match self.settle(group).await? {
+        match self.settle(group, pending.state_id()).await? {
             Some(Resolution::Superseded { .. }) if pending.kind == PendingKind::Commit => {
                 self.pursue(group, pending.intent).await.map(drop)
             }
@@ -105,10 +105,8 @@ impl Client {
         let mut backoff = self.backoff();
         for attempts in 1..=self.options().max_commit_attempts {
             let built = self.with_group(group, |work| group::build_commit(work, &intent, self.me()))?;
-            if built.is_none() {
-                return Ok(Committed::NothingToDo);
-            }
-            match self.settle(group).await? {
+            let Some(state) = built else { return Ok(Committed::NothingToDo) };
+            match self.settle(group, state).await? {
                 Some(Resolution::Merged { seq, epoch }) => {
                     return Ok(Committed::Accepted { seq, epoch, attempts });
                 }
@@ -126,12 +124,13 @@ impl Client {
         Err(Error::Contention { attempts: self.options().max_commit_attempts })
     }
 
-    /// Submits what is pending until it has an answer, and applies that answer. Returns what became of it; nothing if nothing was
-    /// pending.
-    pub(super) async fn settle(&self, group: &GroupId) -> Result<Option<Resolution>, Error> {
+    /// Submits the pending commit that leads to `state` until it has an answer, and applies that answer. Returns what became of it.
+    /// Whoever follows the log meanwhile may be first to see that.
+    pub(super) async fn settle(&self, group: &GroupId, state: StateId) -> Result<Option<Resolution>, Error> {
         let record = self.record(group)?;
-        let Some(pending) = &record.pending else { return Ok(None) };
-        let state = pending.state_id();
+        let Some(pending) = record.pending.as_ref().filter(|pending| pending.state_id() == state) else {
+            return Ok(record.resolution_of(state));
+        };
         let started = Instant::now();
         let answer = if pending.kind == PendingKind::Create {
             let request = CreateGroupRequest {
@@ -179,12 +178,11 @@ impl Client {
                 }
             }
         }
-        let resolved = self.record(group)?.resolved;
-        Ok(resolved.filter(|resolved| resolved.state_id() == state).map(|resolved| resolved.resolution))
+        Ok(self.record(group)?.resolution_of(state))
     }
 
     /// The pending commit that leads to `state` was refused for good. Returns false if it is pending no more.
-    fn abandon(&self, group: &GroupId, state: group_log::StateId) -> Result<bool, Error> {
+    fn abandon(&self, group: &GroupId, state: StateId) -> Result<bool, Error> {
         self.with_group(group, |work| {
             if work.record.pending.as_ref().is_none_or(|pending| pending.state_id() != state) {
                 return Ok(false);

@@ -45,7 +45,7 @@ impl Client {
         };
         let turns = self.turns(&id);
         let _turn = turns.commit.lock().await;
-        let events = self.with_store(|store| {
+        let (state, events) = self.with_store(|store| {
             let known = store.group_record(&id)?;
             if known.is_some_and(|record| record.status != Status::Left(LeftReason::NeverJoined)) {
                 return Err(Error::GroupExists);
@@ -53,10 +53,12 @@ impl Client {
             store.delete_group(&id)?;
             let provider = Provider::new(Arc::clone(&self.inner.crypto), Values::default());
             let private = self.options().private_handshakes;
-            Ok(group::create(provider, self.me(), id.clone(), new.kind, new.policy, private)?.save(store)?)
+            let (state, work) =
+                group::create(provider, self.me(), id.clone(), new.kind, new.policy, private)?;
+            Ok((state, work.save(store)?))
         })?;
         self.publish(events);
-        match self.settle(&id).await? {
+        match self.settle(&id, state).await? {
             Some(Resolution::Merged { .. }) => Ok(id),
             _ => Err(Error::Protocol("the create was answered with another commit".into())),
         }

@@ -60,14 +60,14 @@ impl Client {
                 state: StateId::from_slice(&head.state_id).map_err(broken)?,
             };
             let private = self.options().private_handshakes;
-            let events = self.with_store(|store| {
+            let (state, events) = self.with_store(|store| {
                 let old = GroupWork::load(store, &self.inner.crypto, group)?;
                 let provider = Provider::new(Arc::clone(&self.inner.crypto), Values::default());
-                let work = group::join_external(provider, self.me(), external, old, private)?;
-                Ok::<_, Error>(work.save(store)?)
+                let (state, work) = group::join_external(provider, self.me(), external, old, private)?;
+                Ok::<_, Error>((state, work.save(store)?))
             })?;
             self.publish(events);
-            if let Some(Resolution::Merged { .. }) = self.settle(group).await? {
+            if let Some(Resolution::Merged { .. }) = self.settle(group, state).await? {
                 return Ok(());
             }
             self.pause(&mut backoff, None).await;

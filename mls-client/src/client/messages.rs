@@ -77,7 +77,8 @@ impl Client {
             let item = match self.with_group(group, |work| self.next_item(work, until))? {
                 Next::Done => return Ok(()),
                 Next::Commit => {
-                    self.commit(group, Change::new()).await?;
+                    // The update makes sure that there is a commit, also if what was proposed is not to be committed.
+                    self.commit(group, Change::new().update()).await?;
                     continue;
                 }
                 Next::Submit(item) => item,
@@ -125,14 +126,11 @@ impl Client {
         }
         let (id, is_message, is_made) = (item.id, item.is_message(), !item.message.is_empty());
         let leaving = work.record.leaving;
-        let proposals = work.active()?.has_pending_proposals();
+        let mls = work.active()?;
         if !is_made {
-            if is_message && proposals && leaving {
-                // Whoever has asked to leave sends nothing any more.
-                return Err(Error::Leaving);
-            }
-            if is_message && proposals {
-                return Ok(Next::Commit);
+            if is_message && mls.has_pending_proposals() {
+                let leaving = leaving || group::is_to_be_removed(mls);
+                return if leaving { Err(Error::Leaving) } else { Ok(Next::Commit) };
             }
             group::encrypt(work, id, self.me())?;
         }

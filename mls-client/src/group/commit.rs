@@ -3,8 +3,8 @@
 use group_log::{StateId, hash};
 use openmls::prelude::tls_codec::Deserialize;
 use openmls::prelude::{
-    KeyPackage, KeyPackageIn, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProtocolVersion, QueuedProposal,
-    Sender,
+    KeyPackage, KeyPackageIn, MlsGroup, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, Proposal,
+    ProtocolVersion, QueuedProposal, Sender,
 };
 use openmls_traits::{OpenMlsProvider, crypto::OpenMlsCrypto};
 
@@ -25,7 +25,7 @@ pub(crate) fn build(work: &mut GroupWork, intent: &Intent, me: &Identity) -> Res
     let leaving = work.record.leaving;
     let parent = work.record.state_id();
     let mls = work.active()?;
-    if leaving {
+    if leaving || is_to_be_removed(mls) {
         return Err(Error::Leaving);
     }
     if intent.remove.iter().any(|id| id.0 == me.client_id().as_bytes()) {
@@ -81,6 +81,13 @@ pub(crate) fn build(work: &mut GroupWork, intent: &Intent, me: &Identity) -> Res
     pending.recipients = recipients;
     work.record.pending = Some(pending);
     Ok(Some(state))
+}
+
+/// Whether somebody, this client itself perhaps, has proposed to remove this client: then only others can commit.
+pub(crate) fn is_to_be_removed(mls: &MlsGroup) -> bool {
+    let own = mls.own_leaf_index();
+    mls.pending_proposals()
+        .any(|proposal| matches!(proposal.proposal(), Proposal::Remove(r) if r.removed() == own))
 }
 
 /// Proposals of members are committed; those of outsiders are not.

@@ -19,7 +19,7 @@ use crate::{
     store::{GroupRecord, Pending, PendingKind, Position, Status},
 };
 
-/// Makes the first state of a group; it is pending until the log has its create entry.
+/// Makes the first state of a group, and returns it; it is pending until the log has its create entry.
 pub(crate) fn create(
     provider: Provider,
     me: &Identity,
@@ -27,7 +27,7 @@ pub(crate) fn create(
     kind: GroupKind,
     policy: Policy,
     private_handshakes: bool,
-) -> Result<GroupWork, Error> {
+) -> Result<(StateId, GroupWork), Error> {
     let mls = MlsGroup::builder()
         .with_group_id(mls_group_id(&group))
         .ciphersuite(me.ciphersuite())
@@ -52,7 +52,7 @@ pub(crate) fn create(
     let mut pending = Pending::new(PendingKind::Create, Intent::default(), epoch, nothing, state);
     pending.group_info = group_info;
     record.pending = Some(pending);
-    Ok(GroupWork::begin(group, record, provider, mls, None))
+    Ok((state, GroupWork::begin(group, record, provider, mls, None)))
 }
 
 /// The configuration of a group that is joined.

@@ -99,14 +99,14 @@ fn split(before: &Values, after: &Values) -> (Values, Values) {
 }
 
 /// Joins by an external commit (RFC 9420 section 12.4.3.2): the state after it is held, and pending until the log has the commit. A
-/// leaf that this client has in the group already is replaced.
+/// leaf that this client has in the group already is replaced. Returns that state, too.
 pub(crate) fn join_external(
     provider: Provider,
     me: &Identity,
     external: External,
     old: Option<GroupWork>,
     private_handshakes: bool,
-) -> Result<GroupWork, Error> {
+) -> Result<(StateId, GroupWork), Error> {
     let failed = |e: &dyn std::fmt::Display| Error::mls("joining by an external commit", e);
     let message = MlsMessageIn::tls_deserialize_exact(&external.group_info).map_err(|e| failed(&e))?;
     let MlsMessageBodyIn::GroupInfo(group_info) = message.extract() else {
@@ -143,5 +143,5 @@ pub(crate) fn join_external(
     pending.message = message;
     pending.group_info = group_info.as_ref().map(encode).transpose()?.unwrap_or_default();
     record.pending = Some(pending);
-    Ok(GroupWork::begin(external.group, record, provider, mls, old))
+    Ok((state, GroupWork::begin(external.group, record, provider, mls, old)))
 }

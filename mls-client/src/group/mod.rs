@@ -10,7 +10,7 @@ mod send;
 mod work;
 
 pub(crate) use self::{
-    commit::build as build_commit,
+    commit::{build as build_commit, is_to_be_removed},
     create::create,
     follow::{apply, apply_own},
     join::{External, Invitation, join_external, join_welcome},

@@ -77,7 +77,8 @@ impl GroupWork {
     ) -> Self {
         record.next_item = old.as_ref().map_or(1, |work| work.record.next_item);
         let (mut outbox, old) = old.map(|work| (work.outbox, work.old)).unwrap_or_default();
-        // Made for a state that is no longer held.
+        // Made for a state that is no longer held; and whoever comes back does not want to leave.
+        outbox.retain(OutboxItem::is_message);
         outbox.iter_mut().for_each(OutboxItem::forget_message);
         GroupWork {
             group,

@@ -257,6 +257,11 @@ impl GroupRecord {
         }
     }
 
+    /// What became of the pending commit that leads to `state`, if it was the last one.
+    pub(crate) fn resolution_of(&self, state: StateId) -> Option<Resolution> {
+        self.resolved.as_ref().filter(|resolved| resolved.state_id() == state).map(|r| r.resolution.clone())
+    }
+
     /// Resolves what is pending, if anything is.
     pub(crate) fn resolve(&mut self, resolution: Resolution) -> Option<Pending> {
         let pending = self.pending.take()?;

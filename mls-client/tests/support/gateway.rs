@@ -31,9 +31,9 @@ type Answer<T> = Result<T, CallError>;
 
 /// A gateway and everything behind it. Clones are the same one.
 #[derive(Clone, Default)]
-pub struct FakeGateway {
+pub(crate) struct FakeGateway {
     state: Arc<Mutex<State>>,
-    pub changed: Arc<Notify>,
+    pub(crate) changed: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -65,12 +65,12 @@ impl FakeGateway {
     }
 
     /// The whole log of a group.
-    pub fn log(&self, group: &GroupId) -> Vec<Entry> {
+    pub(crate) fn log(&self, group: &GroupId) -> Vec<Entry> {
         self.lock().groups.get(group).map(|log| log.entries(1, usize::MAX).collect()).unwrap_or_default()
     }
 
     /// Puts an entry into a group's log that no honest client would make.
-    pub fn force(&self, group: &GroupId, author: &ClientId, content: Content) -> Decision {
+    pub(crate) fn force(&self, group: &GroupId, author: &ClientId, content: Content) -> Decision {
         let mut state = self.lock();
         let log = state.groups.get_mut(group).unwrap();
         let epoch = log.current().unwrap().epoch;
@@ -86,7 +86,7 @@ impl FakeGateway {
         decision
     }
 
-    pub fn create(&self, author: &ClientId, request: CreateGroupRequest) -> Answer<pb::Accepted> {
+    pub(crate) fn create(&self, author: &ClientId, request: CreateGroupRequest) -> Answer<pb::Accepted> {
         let MlsMessageBodyIn::GroupInfo(info) = parse(&request.group_info)? else {
             return Err(refusal(Reason::WrongMessageType));
         };
@@ -105,7 +105,7 @@ impl FakeGateway {
         }
     }
 
-    pub fn submit(&self, author: &ClientId, request: SubmitRequest) -> Answer<Outcome> {
+    pub(crate) fn submit(&self, author: &ClientId, request: SubmitRequest) -> Answer<Outcome> {
         let message = MlsMessageIn::tls_deserialize_exact(&request.message)
             .ok()
             .and_then(|m| m.try_into_protocol_message().ok())
@@ -136,7 +136,7 @@ impl FakeGateway {
     }
 
     /// Close and policy changes.
-    pub fn control(
+    pub(crate) fn control(
         &self,
         author: &ClientId,
         group: &[u8],
@@ -188,7 +188,7 @@ impl FakeGateway {
         Ok(outcome)
     }
 
-    pub fn read(&self, request: &ReadEntriesRequest) -> Answer<ReadEntriesResponse> {
+    pub(crate) fn read(&self, request: &ReadEntriesRequest) -> Answer<ReadEntriesResponse> {
         let state = self.lock();
         let group = GroupId::new(request.group_id.clone()).unwrap();
         let log = state.groups.get(&group).ok_or_else(|| refusal(Reason::GroupNotFound))?;
@@ -202,7 +202,7 @@ impl FakeGateway {
         Ok(ReadEntriesResponse { entries, head: Some(head.into()) })
     }
 
-    pub fn group_info(&self, group: &[u8]) -> Answer<GetGroupInfoResponse> {
+    pub(crate) fn group_info(&self, group: &[u8]) -> Answer<GetGroupInfoResponse> {
         let state = self.lock();
         let group = GroupId::new(group.to_vec()).unwrap();
         let log = state.groups.get(&group).ok_or_else(|| refusal(Reason::GroupNotFound))?;
@@ -215,7 +215,11 @@ impl FakeGateway {
         Ok(GetGroupInfoResponse { group_info: newest.last().unwrap(), head: Some(head.into()) })
     }
 
-    pub fn upload(&self, client: &ClientId, key_packages: Vec<Bytes>) -> Answer<UploadKeyPackagesResponse> {
+    pub(crate) fn upload(
+        &self,
+        client: &ClientId,
+        key_packages: Vec<Bytes>,
+    ) -> Answer<UploadKeyPackagesResponse> {
         let mut state = self.lock();
         let stored = state.key_packages.entry(client.clone()).or_default();
         for key_package in key_packages {
@@ -238,7 +242,7 @@ impl FakeGateway {
         })
     }
 
-    pub fn claim(&self, client: &[u8], claim_id: Bytes) -> Answer<ClaimKeyPackageResponse> {
+    pub(crate) fn claim(&self, client: &[u8], claim_id: Bytes) -> Answer<ClaimKeyPackageResponse> {
         let client = ClientId::new(client.to_vec()).unwrap();
         let mut state = self.lock();
         let State { key_packages, claims, .. } = &mut *state;
@@ -255,15 +259,15 @@ impl FakeGateway {
         Ok(ClaimKeyPackageResponse { key_package: Some(claimed), one_time_left })
     }
 
-    pub fn key_package_status(&self, client: &ClientId) -> GetKeyPackageStatusResponse {
+    pub(crate) fn key_package_status(&self, client: &ClientId) -> GetKeyPackageStatusResponse {
         status(self.lock().key_packages.entry(client.clone()).or_default())
     }
 
-    pub fn waiting(&self, client: &ClientId) -> Vec<pb::PendingWelcome> {
+    pub(crate) fn waiting(&self, client: &ClientId) -> Vec<pb::PendingWelcome> {
         self.lock().inboxes.get(client).cloned().unwrap_or_default()
     }
 
-    pub fn ack(&self, client: &ClientId, cursor: &pb::InboxCursor) -> u32 {
+    pub(crate) fn ack(&self, client: &ClientId, cursor: &pb::InboxCursor) -> u32 {
         let mut state = self.lock();
         let inbox = state.inboxes.entry(client.clone()).or_default();
         let up_to = cursor.positions[0].position;

@@ -27,20 +27,20 @@ use tonic::Code;
 
 use super::FakeGateway;
 
-pub struct FakeTransport {
+pub(crate) struct FakeTransport {
     gateway: FakeGateway,
     client: ClientId,
     rng: Randomness,
     /// How many of a hundred calls go wrong, half of them after they had their effect.
-    pub faults: AtomicU64,
+    pub(crate) faults: AtomicU64,
     /// Calls until the client crashes; negative: never.
-    pub crash_in: AtomicI64,
+    pub(crate) crash_in: AtomicI64,
     /// The client has crashed: its call never returns.
-    pub crashed: Arc<Notify>,
+    pub(crate) crashed: Arc<Notify>,
 }
 
 impl FakeTransport {
-    pub fn new(gateway: FakeGateway, client: ClientId, rng: Randomness) -> Self {
+    pub(crate) fn new(gateway: FakeGateway, client: ClientId, rng: Randomness) -> Self {
         FakeTransport {
             gateway,
             client,
