@@ -46,9 +46,14 @@ fn greeting(gateway: &Gateway, cluster: &DevCluster, folder: &Folder) -> String 
          ordering nodes {nodes}\n\
          data           {data}\n\
          \n\
-         Talk to it from two other terminals:\n\
-         \x20 mls-client --gateway {address} --state alice.db identity alice\n\
-         \x20 mls-client --help\n\
+         Talk over it, in two more terminals:\n\
+         \x20 export CONCORDAT_GATEWAY=http://{address}\n\
+         \x20 export CONCORDAT_STATE=/tmp/ann.state         export CONCORDAT_STATE=/tmp/bob.state\n\
+         \x20 mls-client identity ann                       mls-client identity bob\n\
+         \x20 mls-client create\n\
+         \x20 mls-client invite bob                         mls-client join\n\
+         \x20 mls-client send 'hello, bob'                  mls-client watch --talk\n\
+         \n\
          Ctrl-C stops everything."
     )
 }

@@ -173,12 +173,12 @@ fn code(reason: Reason) -> Code {
         | Reason::EpochTooOld
         | Reason::WrongState
         | Reason::CursorMismatch
-        | Reason::GroupInfoBehind
-        | Reason::WrongKind => Code::FailedPrecondition,
+        | Reason::GroupInfoBehind => Code::FailedPrecondition,
         Reason::TooLarge
         | Reason::Malformed
         | Reason::PolicyInvalid
         | Reason::InvalidCommit
+        | Reason::WrongKind
         | Reason::WrongMessageType => Code::InvalidArgument,
         Reason::UnknownCommand => Code::Unimplemented,
         Reason::KeyPackagesExhausted | Reason::KeyPackageQuota | Reason::Overloaded => {

@@ -88,6 +88,9 @@ pub const CATCH_UP_PAGE: u32 = 256;
 /// Inputs of at least this many bytes are validated on a thread of their own.
 pub const BLOCKING_VALIDATION_BYTES: usize = 32 * 1024;
 
+/// How long an accepted commit waits to be merged into the public state, before that is left to the log.
+pub const MERGE_PATIENCE: Duration = Duration::from_millis(20);
+
 // --- Fan-out ---
 
 /// Bytes of recent entries of all groups together that subscribers share.

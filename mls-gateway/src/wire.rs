@@ -1,10 +1,20 @@
 //! What the gateway does with entries and heads beside passing them on.
 
+use bytes::Bytes;
 use concordat_proto::log::v1::{Entry, Head, content::Content};
 
 /// What an entry carries, if it carries anything.
 pub fn content(entry: &Entry) -> Option<&Content> {
     entry.content.as_ref().and_then(|c| c.content.as_ref())
+}
+
+/// The GroupInfo that an entry carries, if it carries one.
+pub fn group_info(entry: &Entry) -> Option<&Bytes> {
+    match content(entry)? {
+        Content::Create(create) => Some(&create.group_info),
+        Content::Commit(commit) => Some(&commit.group_info).filter(|info| !info.is_empty()),
+        _ => None,
+    }
 }
 
 /// The head after one more entry. Heads of followed groups are kept up to date with it.

@@ -79,8 +79,13 @@ impl Api {
     ) -> Result<AckWelcomesResponse, GatewayError> {
         let cursor =
             request.cursor.ok_or_else(|| GatewayError::bad_field("cursor", "a cursor", "nothing"))?;
+        let places = places(cursor)?;
+        let shards = self.cluster.board.shards();
+        if let Some(unknown) = places.keys().find(|shard| !shards.is_empty() && !shards.contains(shard)) {
+            return Err(GatewayError::bad_field("cursor.positions", "shards of this cluster", unknown));
+        }
         let mut left = 0_u32;
-        for (shard, position) in places(cursor)? {
+        for (shard, position) in places {
             let ack = AckWelcomes { client_id: client.to_bytes(), position };
             let command = Command { command: Some(command::Command::AckWelcomes(ack)) };
             match self.cluster.router.submit(shard, &command).await? {

@@ -1,9 +1,11 @@
 //! What the gateway understands of MLS: it reads what is on the wire, and it validates public handshakes. It holds no secrets.
 
+mod cache;
 mod key_package;
 mod no_storage;
 mod parse;
 mod public_state;
+mod replay;
 mod validate;
 
 pub use key_package::{ParsedKeyPackage, key_package};

@@ -8,7 +8,6 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use concordat_proto::log::v1::Reason;
 use openmls::{
     group::{QueuedProposal, StagedCommit},
@@ -223,15 +222,5 @@ impl Staged {
             format_args!("{} KeyPackageRefs", added.len()),
             format_args!("{} KeyPackageRefs, {both} of them added", welcomed.len()),
         ))
-    }
-}
-
-/// The GroupInfo that an entry carries, if any.
-pub(super) fn entry_group_info(content: &concordat_proto::log::v1::content::Content) -> Option<&Bytes> {
-    use concordat_proto::log::v1::content::Content;
-    match content {
-        Content::Create(create) => Some(&create.group_info),
-        Content::Commit(commit) => Some(&commit.group_info).filter(|info| !info.is_empty()),
-        _ => None,
     }
 }

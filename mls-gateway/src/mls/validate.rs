@@ -14,24 +14,25 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 use concordat_proto::log::v1::{self as pb, content::Content};
 use group_log::GroupId;
-use lru::LruCache;
 use openmls::prelude::PublicMessageIn;
 use openmls_rust_crypto::RustCrypto;
-use parking_lot::Mutex;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::timeout;
 
 use super::{
+    cache::Cache,
     parse::{self, GroupInfoIn, MessageKind, ParseError},
-    public_state::{Checked, CommitInvalid, PublicState, Staged, entry_group_info},
+    public_state::{Checked, PublicState},
+    replay::{after_commit, replay, take_in_proposal},
 };
 use crate::{
     cluster::LogReader,
     error::GatewayError,
     limits::{
         BLOCKING_VALIDATION_BYTES, CATCH_UP_ENTRIES_MAX, CATCH_UP_PAGE, LOOK_BACK_ENTRIES_MAX,
-        PUBLIC_STATES_BYTES_MAX, PUBLIC_STATES_MAX,
+        MERGE_PATIENCE, PUBLIC_STATES_BYTES_MAX, PUBLIC_STATES_MAX,
     },
     metrics::{self, Validation},
+    wire::{content, group_info},
 };
 
 /// A public handshake to validate, and what came with it.
@@ -62,12 +63,7 @@ pub struct Ticket {
 pub struct Validator {
     crypto: Arc<RustCrypto>,
     log: Arc<dyn LogReader>,
-    cache: Mutex<Cache>,
-}
-
-struct Cache {
-    slots: LruCache<GroupId, (Arc<AsyncMutex<Known>>, usize)>,
-    bytes: usize,
+    cache: Cache<Known>,
 }
 
 /// What is known of one group.
@@ -100,8 +96,7 @@ enum Effort {
 impl Validator {
     /// Reads what it needs to follow the groups from `log`.
     pub fn new(log: Arc<dyn LogReader>) -> Self {
-        let cache = Mutex::new(Cache { slots: LruCache::unbounded(), bytes: 0 });
-        Self { crypto: Arc::default(), log, cache }
+        Self { crypto: Arc::default(), log, cache: Cache::new(PUBLIC_STATES_MAX, PUBLIC_STATES_BYTES_MAX) }
     }
 
     /// The cryptography that everything is verified with.
@@ -111,13 +106,13 @@ impl Validator {
 
     /// Validates a handshake. No ticket: there is nothing to validate it against, or it has lost its race already.
     pub async fn check(&self, handshake: Handshake<'_>) -> Result<Option<Ticket>, GatewayError> {
-        let slot = self.slot(handshake.group_id);
+        let slot = self.cache.slot(handshake.group_id);
         let mut known = slot.lock().await;
         let result = self.check_known(&mut known, &handshake).await;
         let bytes =
             known.position.as_ref().and_then(|p| p.state.as_ref()).map_or(0, PublicState::estimated_bytes);
         drop(known);
-        self.account(handshake.group_id, bytes);
+        self.cache.account(handshake.group_id, bytes);
         metrics::validation(match &result {
             Ok((_, outcome)) => *outcome,
             Err(GatewayError::CommitInvalid(_) | GatewayError::Parse(_)) => Validation::Refused,
@@ -193,8 +188,9 @@ impl Validator {
 
     /// Goes on to the state after a handshake that the cluster has accepted.
     pub async fn accepted(&self, ticket: Ticket, accepted: &pb::Accepted) {
-        let slot = self.slot(&ticket.group_id);
-        let mut guard = slot.lock().await;
+        let slot = self.cache.slot(&ticket.group_id);
+        // Whoever waits for the answer must not wait for another's validation; the log tells the same later.
+        let Ok(mut guard) = timeout(MERGE_PATIENCE, slot.lock()).await else { return };
         let known = &mut *guard;
         let Some(position) = known.position.as_mut() else { return };
         if position.epoch != ticket.epoch || known.generation != ticket.generation {
@@ -229,7 +225,7 @@ impl Validator {
         let Some(mut state) = state else { return };
         state.has_all_proposals = true;
         let bytes = state.estimated_bytes();
-        let slot = self.slot(group_id);
+        let slot = self.cache.slot(group_id);
         let mut known = slot.lock().await;
         // The same create again, long after: what is known is newer.
         if known.position.is_none() && accepted.epoch == state.epoch() {
@@ -237,7 +233,7 @@ impl Validator {
                 Some(Position { seq: accepted.seq, epoch: accepted.epoch, state: Some(state), fresh: true });
             known.generation += 1;
             drop(known);
-            self.account(group_id, bytes);
+            self.cache.account(group_id, bytes);
         }
     }
 
@@ -301,18 +297,17 @@ impl Validator {
             return;
         }
         position.seq = entry.seq;
-        let Some(content) = entry.content.as_ref().and_then(|c| c.content.as_ref()) else { return };
-        match content {
+        match content(entry) {
             Content::Proposal(proposal) => {
                 take_in_proposal(&self.crypto, position.state.as_mut(), &proposal.message)
             }
-            Content::Commit(commit) => {
+            Some(Content::Commit(commit)) => {
                 known.generation += 1;
                 position.epoch = entry.epoch + 1;
                 position.fresh = false;
                 position.state =
                     position.state.take().and_then(|s| after_commit(&self.crypto, s, &commit.message));
-                if let Some(info) = entry_group_info(content) {
+                if let Some(info) = group_info(entry) {
                     *newest_info = Some((entry.epoch + 1, info.clone()));
                 }
             }
@@ -347,9 +342,7 @@ impl Validator {
         let Some(state) = position.state.as_mut().filter(|s| !s.has_all_proposals) else { return Ok(()) };
         if let Some(entries) = self.look_back(group_id, position.seq, position.epoch).await? {
             for entry in &entries {
-                if let Some(Content::Proposal(proposal)) =
-                    entry.content.as_ref().and_then(|c| c.content.as_ref())
-                {
+                if let Some(Content::Proposal(proposal)) = content(entry) {
                     take_in_proposal(&self.crypto, Some(state), &proposal.message);
                 }
             }
@@ -382,7 +375,7 @@ impl Validator {
                 page.extend(part.into_iter().filter(|e| e.seq <= end));
             }
             for entry in page.into_iter().rev() {
-                match entry.content.as_ref().and_then(|c| c.content.as_ref()) {
+                match content(entry) {
                     Some(Content::Create(_)) => return Ok(Some(handshakes)),
                     Some(Content::Commit(_)) if entry.epoch.saturating_add(1) == epoch => {
                         return Ok(Some(handshakes));
@@ -395,64 +388,4 @@ impl Validator {
         }
         Ok(None)
     }
-
-    fn slot(&self, group_id: &GroupId) -> Arc<AsyncMutex<Known>> {
-        let mut cache = self.cache.lock();
-        let (slot, _) = cache.slots.get_or_insert(group_id.clone(), Default::default);
-        Arc::clone(slot)
-    }
-
-    fn account(&self, group_id: &GroupId, bytes: usize) {
-        let mut cache = self.cache.lock();
-        let cache = &mut *cache;
-        if let Some((_, counted)) = cache.slots.peek_mut(group_id) {
-            cache.bytes = (cache.bytes + bytes).saturating_sub(std::mem::replace(counted, bytes));
-        }
-        while cache.slots.len() > PUBLIC_STATES_MAX || cache.bytes > PUBLIC_STATES_BYTES_MAX {
-            let Some((_, (_, counted))) = cache.slots.pop_lru() else { break };
-            cache.bytes = cache.bytes.saturating_sub(counted);
-        }
-        metrics::public_states(cache.slots.len(), cache.bytes);
-    }
-}
-
-fn take_in_proposal(crypto: &RustCrypto, state: Option<&mut PublicState>, bytes: &Bytes) {
-    let Some(state) = state else { return };
-    match parse::message(bytes).map(|m| m.public) {
-        Ok(Some(public)) => {
-            // One that does not validate was accepted by a gateway that could not see the group; members ignore it.
-            if let Ok(Checked::Proposal(proposal)) = state.check(crypto, MessageKind::Proposal, public) {
-                state.add_proposal(*proposal);
-            }
-        }
-        Ok(None) | Err(_) => state.hidden_proposals = true,
-    }
-}
-
-fn after_commit(crypto: &RustCrypto, mut state: PublicState, bytes: &Bytes) -> Option<PublicState> {
-    let public = parse::message(bytes).ok()?.public?;
-    let staged = commit(state.check(crypto, MessageKind::Commit, public)).ok()?;
-    state.merge(staged).ok()?;
-    Some(state)
-}
-
-fn commit(checked: Result<Checked, CommitInvalid>) -> Result<Staged, CommitInvalid> {
-    match checked? {
-        Checked::Commit(staged) => Ok(staged),
-        Checked::Proposal(_) => {
-            Err(CommitInvalid { kind: MessageKind::Commit, detail: "it is a proposal".into() })
-        }
-    }
-}
-
-fn replay(crypto: &RustCrypto, mut state: PublicState, entries: &VecDeque<pb::Entry>) -> Option<PublicState> {
-    state.has_all_proposals = true;
-    for entry in entries {
-        match entry.content.as_ref().and_then(|c| c.content.as_ref())? {
-            Content::Proposal(proposal) => take_in_proposal(crypto, Some(&mut state), &proposal.message),
-            Content::Commit(commit) => state = after_commit(crypto, state, &commit.message)?,
-            _ => {}
-        }
-    }
-    Some(state)
 }

@@ -7,8 +7,9 @@ use concordat_proto::{
         UploadKeyPackagesRequest, WatchWelcomesRequest,
     },
     log::v1::{Policy, content::Content},
+    ordering::v1::{LocateRequest, WatchQuorumRequest, ordering_client::OrderingClient},
 };
-use tonic::Code;
+use tonic::{Code, transport::Endpoint};
 
 use crate::support::{
     Events, accepted, assert_refused, client, create_request, gateway, member::Member, pair,
@@ -85,6 +86,47 @@ async fn of_two_concurrent_commits_one_wins_and_the_loser_gets_the_winner() {
     let (again_won, again_lost) = if alice_won { (again_alice, again_bob) } else { (again_bob, again_alice) };
     assert_eq!(accepted(again_won), won);
     assert_eq!(superseded(again_lost).winner.unwrap(), lost);
+}
+
+/// Commits of one group go on while the node that leads its shard stops, and every one of them is in the log once.
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_go_on_when_the_leader_of_their_shard_stops() {
+    const COMMITS: u64 = 12;
+    let cluster = RealCluster::start().await;
+    let addresses = cluster.addresses();
+    let gateway = gateway(&addresses).await;
+    let mut calls = client(&gateway, b"alice");
+    let (mut alice, _) = pair(&mut calls, GROUP).await;
+    let mut log = Events::open(&mut calls, GROUP, None).await;
+    let (mut nodes, _disk) = cluster.into_nodes();
+    for n in 0..COMMITS {
+        if n == COMMITS / 3 {
+            let leader = leader(&addresses[0], GROUP).await;
+            let at = nodes.iter().position(|node| node.addresses().api.to_string() == leader).unwrap();
+            soon("the leader stops", nodes.remove(at).stop()).await;
+        }
+        accepted(submit(&mut calls, alice.update()).await);
+        alice.merge();
+    }
+    let entries = log.entries(2 + COMMITS as usize).await;
+    assert!(entries.iter().map(|e| e.seq).eq(1..=2 + COMMITS));
+    assert_eq!(alice.epoch(), 1 + COMMITS);
+}
+
+/// Who leads a group's shard, as the node at `address` sees it.
+async fn leader(address: &str, group: &'static [u8]) -> String {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut node = OrderingClient::new(endpoint.connect().await.unwrap());
+    let locate = LocateRequest { group_id: Bytes::from_static(group), linearizable: true };
+    let shard = node.locate(locate).await.unwrap().into_inner().shard;
+    let mut states = node.watch_quorum(WatchQuorumRequest {}).await.unwrap().into_inner();
+    loop {
+        let state = soon("a report", states.message()).await.unwrap().unwrap();
+        let leader = state.shards.into_iter().find(|s| s.shard == shard).map(|s| s.leader_address);
+        if let Some(leader) = leader.filter(|l| !l.is_empty()) {
+            return leader;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

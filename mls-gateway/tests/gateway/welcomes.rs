@@ -97,6 +97,9 @@ async fn impossible_places_in_an_inbox_are_refused() {
         let error = bobs.ack_welcomes(AckWelcomesRequest { cursor }).await.unwrap_err();
         assert_refused(&error, Code::InvalidArgument, "MALFORMED");
     }
+    let cursor = Some(InboxCursor { positions: vec![at(40, 1)] });
+    let error = bobs.ack_welcomes(AckWelcomesRequest { cursor }).await.unwrap_err();
+    assert_refused(&error, Code::InvalidArgument, "MALFORMED");
     let error = bobs.ack_welcomes(AckWelcomesRequest { cursor: None }).await.unwrap_err();
     assert_refused(&error, Code::InvalidArgument, "MALFORMED");
 }
