@@ -298,7 +298,7 @@ impl Validator {
         }
         position.seq = entry.seq;
         match content(entry) {
-            Content::Proposal(proposal) => {
+            Some(Content::Proposal(proposal)) => {
                 take_in_proposal(&self.crypto, position.state.as_mut(), &proposal.message)
             }
             Some(Content::Commit(commit)) => {
@@ -375,7 +375,7 @@ impl Validator {
                 page.extend(part.into_iter().filter(|e| e.seq <= end));
             }
             for entry in page.into_iter().rev() {
-                match content(entry) {
+                match content(&entry) {
                     Some(Content::Create(_)) => return Ok(Some(handshakes)),
                     Some(Content::Commit(_)) if entry.epoch.saturating_add(1) == epoch => {
                         return Ok(Some(handshakes));
