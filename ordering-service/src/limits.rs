@@ -51,6 +51,8 @@ pub const READ_ENTRIES_DEFAULT: usize = 100;
 pub const READ_ENTRIES: usize = 1_000;
 /// Welcomes of one page, also when the reader names no number.
 pub const READ_WELCOMES: usize = 100;
+/// Welcomes that are read from the disk at once.
+pub const WELCOMES_AT_ONCE: usize = 8;
 /// Between two states of a quorum watch at most.
 pub const QUORUM_WATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a node looks at the quorum of its shards.
@@ -85,6 +87,8 @@ pub const PURGE_BATCH: u64 = 10_000;
 pub const LOG_ENTRIES_KEPT: u64 = 100_000;
 /// A snapshot transfer that makes no progress for this long is given up. Installing it must fit as well.
 pub const SNAPSHOT_PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
+/// Snapshots that a node receives at a time.
+pub const SNAPSHOTS_RECEIVED: usize = 8;
 /// Parts of a snapshot that wait for the network.
 pub const SNAPSHOT_QUEUE: usize = 4;
 /// The first pause before a peer is tried again; it doubles each time.
@@ -116,5 +120,9 @@ pub const LEARNER_TIMEOUT: Duration = Duration::from_secs(600);
 pub const LEARNER_LAG_DEFAULT: u64 = 1_000;
 /// Entries that the target of a leadership transfer may lack at most.
 pub const TRANSFER_LAG: u64 = 1_000;
+/// Between two looks at readiness and the slower metrics.
+pub const OBSERVE_INTERVAL: Duration = Duration::from_millis(250);
+/// A leader whose disk is full tries to hand over this often.
+pub const HAND_OVER_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a graceful stop may take, leadership transfers included.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -55,6 +55,8 @@ pub struct Node {
     pub clock: SharedClock,
     /// Random numbers.
     pub randomness: Randomness,
+    /// The node is about to stop: not ready any more, but still serving.
+    pub drain: CancellationToken,
     /// Ends everything that serves.
     pub stop: CancellationToken,
     recovered: AtomicBool,
@@ -106,6 +108,7 @@ impl Node {
             shards: SharedShards::default(),
             recovered: AtomicBool::new(false),
             joining: tokio::sync::Mutex::default(),
+            drain: CancellationToken::new(),
             stop: CancellationToken::new(),
             clock: seams.clock,
             randomness: seams.randomness,

@@ -8,15 +8,16 @@ use concordat_proto::{
     raft::v1::peers_server::PeersServer,
 };
 use service_kit::{
-    admin::{Readiness, serve as serve_admin},
+    admin::{Readiness, ReadinessPart, serve as serve_admin},
     net::Incoming,
 };
 use tokio::{
     task::JoinSet,
-    time::{Duration, Instant, interval, timeout},
+    time::{Instant, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server as Grpc;
+use tonic_health::server::HealthReporter;
 
 use crate::{
     api::{admin::AdminApi, ordering::OrderingApi, peers::PeersApi, submit::Desk},
@@ -181,7 +182,11 @@ impl Running {
         let (quorum, shards) = (node.quorum.clone(), node.shards.clone());
         self.tasks.spawn(quorum.run(shards, node.reach.clone(), node.metrics.clone(), end.clone()));
         let desk = Desk::open(node.clone());
-        self.tasks.spawn(observe(node.clone(), desk.clone(), self.readiness.clone(), end.clone()));
+        let (health_reporter, health) = tonic_health::server::health_reporter();
+        health_reporter.set_not_serving::<OrderingServer<OrderingApi>>().await;
+        let observed =
+            Observed { node: node.clone(), desk: desk.clone(), health: health_reporter, was_ready: None };
+        self.tasks.spawn(observed.run(self.readiness.part("raft"), end.clone()));
 
         let peers = PeersServer::new(PeersApi::new(node.clone()))
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
@@ -191,8 +196,6 @@ impl Running {
             .serve_with_incoming_shutdown(listeners.peers, end.clone().cancelled_owned());
         self.tasks.spawn(async move { log_end("peers", serving.await) });
 
-        let (health_reporter, health) = tonic_health::server::health_reporter();
-        health_reporter.set_serving::<OrderingServer<OrderingApi>>().await;
         let ordering = OrderingServer::new(OrderingApi::new(desk))
             .max_decoding_message_size(limits::API_REQUEST_BYTES)
             .max_encoding_message_size(limits::API_REQUEST_BYTES);
@@ -213,6 +216,7 @@ impl Running {
     /// Stops in order: not ready, leadership handed over, streams ended, storage flushed. Takes at most
     /// [`limits::SHUTDOWN_TIMEOUT`] twice.
     pub async fn stop(mut self) {
+        self.node.drain.cancel();
         self.readiness.part("raft").set_not_ready("stopping");
         if timeout(limits::SHUTDOWN_TIMEOUT, hand_over_all(&self.node)).await.is_err() {
             tracing::warn!("stopping without having handed over every leadership");
@@ -283,21 +287,53 @@ async fn hand_over_all(node: &Node) {
 }
 
 /// Keeps readiness and the slower metrics up to date.
-async fn observe(node: Arc<Node>, desk: Arc<Desk>, readiness: Readiness, end: CancellationToken) {
-    let part = readiness.part("raft");
-    let mut ticks = interval(Duration::from_millis(250));
-    loop {
-        tokio::select! {
-            () = end.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        if !node.stop.is_cancelled() {
-            match why_not_ready(&node) {
-                None => part.set_ready(),
-                Some(reason) => part.set_not_ready(reason),
+struct Observed {
+    node: Arc<Node>,
+    desk: Arc<Desk>,
+    health: HealthReporter,
+    was_ready: Option<bool>,
+}
+
+impl Observed {
+    async fn run(mut self, part: ReadinessPart, end: CancellationToken) {
+        let mut ticks = interval(limits::OBSERVE_INTERVAL);
+        let mut handed_over = None::<Instant>;
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            self.tell_readiness(&part).await;
+            self.record();
+            // Others can still write, so this node should not lead.
+            let recently = handed_over.is_some_and(|at| at.elapsed() < limits::HAND_OVER_INTERVAL);
+            if !recently && self.node.storage.writable().is_err() {
+                handed_over = Some(Instant::now());
+                let node = self.node.clone();
+                tokio::spawn(async move { hand_over_all(&node).await });
             }
         }
-        desk.record_load();
+    }
+
+    async fn tell_readiness(&mut self, part: &ReadinessPart) {
+        let reason =
+            if self.node.drain.is_cancelled() { Some("stopping".into()) } else { why_not_ready(&self.node) };
+        let ready = reason.is_none();
+        match reason {
+            None => part.set_ready(),
+            Some(reason) => part.set_not_ready(reason),
+        }
+        if self.was_ready.replace(ready) != Some(ready) {
+            match ready {
+                true => self.health.set_serving::<OrderingServer<OrderingApi>>().await,
+                false => self.health.set_not_serving::<OrderingServer<OrderingApi>>().await,
+            }
+        }
+    }
+
+    fn record(&self) {
+        let node = &self.node;
+        self.desk.record_load();
         node.metrics.subscriptions.set(node.hub.count() as f64);
         let reachable = node.reach.reachable(node.timing.suspect_quorum_after).len();
         node.metrics.node(PEERS_REACHABLE).set(reachable as f64);
@@ -313,6 +349,9 @@ async fn observe(node: Arc<Node>, desk: Arc<Desk>, readiness: Readiness, end: Ca
 }
 
 fn why_not_ready(node: &Node) -> Option<String> {
+    if let Err(error) = node.storage.writable() {
+        return Some(error.to_string());
+    }
     let shards = match node.readable() {
         Ok(shards) => shards,
         Err(error) => return Some(error.to_string()),

@@ -12,7 +12,7 @@ use openraft::{
     errors::{LinearizableReadError, RaftError},
     raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderRequest, VoteRequest},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -28,12 +28,18 @@ use crate::{
 pub struct PeersApi {
     node: Arc<Node>,
     complaints: Complaints,
+    /// Snapshots that are being received.
+    receiving: Semaphore,
 }
 
 impl PeersApi {
     /// For one node.
     pub fn new(node: Arc<Node>) -> Self {
-        Self { node, complaints: Complaints::default() }
+        Self {
+            node,
+            complaints: Complaints::default(),
+            receiving: Semaphore::new(limits::SNAPSHOTS_RECEIVED),
+        }
     }
 
     /// Only members of this cluster, on the disks that the membership knows, are listened to.
@@ -175,6 +181,8 @@ impl Peers for PeersApi {
         let mut inbound = request.into_inner();
         let head = snapshot_in::head(&mut inbound).await?;
         let shard = self.shard(head.hello.as_ref(), head.shard)?;
+        let (what, limit) = ("snapshots being received", limits::SNAPSHOTS_RECEIVED);
+        let _room = self.receiving.try_acquire().map_err(|_| ApiError::Overloaded { what, limit })?;
         let vote = snapshot_in::receive(&self.node.storage, shard, &head, inbound).await?;
         Ok(Response::new(pb::InstallSnapshotResponse { vote: Some(wire::vote_out(&vote)) }))
     }
@@ -269,6 +277,9 @@ impl Lanes {
         let append =
             request.append.ok_or(wire::Malformed("an append without a request")).map_err(ApiError::from)?;
         let append = wire::append_in(append).map_err(ApiError::from)?;
+        if !append.entries.is_empty() {
+            self.node.storage.writable().map_err(ApiError::from)?;
+        }
         if !self.open.contains_key(&request.lane) {
             if self.open.len() >= limits::LANES_PER_STREAM {
                 self.open.retain(|_, lane| !lane.is_closed());

@@ -97,8 +97,8 @@ pub async fn inbox(node: &Arc<Node>, request: ReadInboxRequest) -> Result<ReadIn
             linearize(node, shard).await?;
         }
     }
-    let welcomes = blocking(move || read_inbox(&data, &request.client_id, &positions, max)).await?;
-    Ok(ReadInboxResponse { welcomes })
+    let page = blocking(move || read_inbox(&data, &request.client_id, &positions, max)).await?;
+    Ok(ReadInboxResponse { welcomes: page.welcomes })
 }
 
 /// How many KeyPackages of a client are left.
@@ -169,7 +169,15 @@ pub fn positions(cursor: Option<InboxCursor>) -> Result<BTreeMap<ShardId, u64>, 
     Ok(positions.into_iter().map(|ShardPosition { shard, position }| (shard, position)).collect())
 }
 
-/// At most `max` Welcomes after the positions, shard by shard, oldest first within a shard.
+/// A page of Welcomes.
+pub struct InboxPage {
+    /// Shard by shard, oldest first within a shard.
+    pub welcomes: Vec<PendingWelcome>,
+    /// There may be more.
+    pub more: bool,
+}
+
+/// At most `max` Welcomes after the positions, of about [`limits::ENTRIES_BYTES`] together (but at least one).
 ///
 /// # Errors
 /// The storage failed.
@@ -178,14 +186,29 @@ pub fn read_inbox(
     client_id: &[u8],
     positions: &BTreeMap<ShardId, u64>,
     max: usize,
-) -> Result<Vec<PendingWelcome>, ApiError> {
-    let mut welcomes = Vec::new();
+) -> Result<InboxPage, ApiError> {
+    let (mut welcomes, mut bytes) = (Vec::new(), 0);
     for shard in data {
-        let after = positions.get(&shard.id()).copied().unwrap_or(0);
-        welcomes.extend(shard.reader().inbox(client_id, after, max - welcomes.len())?);
-        if welcomes.len() >= max {
-            break;
+        let mut after = positions.get(&shard.id()).copied().unwrap_or(0);
+        loop {
+            if welcomes.len() >= max || bytes >= limits::ENTRIES_BYTES {
+                return Ok(InboxPage { welcomes, more: true });
+            }
+            // Welcomes can be large: not more than a few beyond the bound are read.
+            let few = limits::WELCOMES_AT_ONCE.min(max - welcomes.len());
+            let page = shard.reader().inbox(client_id, after, few)?;
+            after = page.last().map_or(after, position);
+            bytes += page.iter().map(prost::Message::encoded_len).sum::<usize>();
+            let last = page.len() < few;
+            welcomes.extend(page);
+            if last {
+                break;
+            }
         }
     }
-    Ok(welcomes)
+    Ok(InboxPage { welcomes, more: false })
+}
+
+fn position(welcome: &PendingWelcome) -> u64 {
+    welcome.cursor.iter().flat_map(|cursor| &cursor.positions).map(|place| place.position).max().unwrap_or(0)
 }

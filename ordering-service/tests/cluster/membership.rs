@@ -1,6 +1,7 @@
 //! Nodes come and go while commits flow; wiped and foreign disks stay out; a cluster is formed once.
 
 use std::{
+    collections::BTreeMap,
     fs,
     sync::{
         Arc,
@@ -11,9 +12,9 @@ use std::{
 use crate::support::{Cluster, SHARD, Submitter, commit, create, until, url};
 use concordat_proto::ordering::v1::{
     AddLearnerRequest, BootstrapRequest, GetStatusRequest, PromoteRequest, RemoveRequest,
-    TransferLeaderRequest, outcome::Outcome,
+    TransferLeaderRequest, ordering_client::OrderingClient, outcome::Outcome,
 };
-use ordering_service::dev::node_address;
+use ordering_service::{dev::node_address, raft::types::NodeInfo};
 use service_kit::status::reason;
 
 /// Commits to a group as fast as one client can, through whichever of these nodes leads.
@@ -30,27 +31,11 @@ impl Traffic {
         let (stop, epoch) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, at) = (stop.clone(), epoch.clone());
         let task = tokio::spawn(async move {
-            for url in urls.iter().cycle() {
-                let client =
-                    concordat_proto::ordering::v1::ordering_client::OrderingClient::connect(url.clone());
-                let Ok(client) = client.await else { continue };
-                let Ok(mut stream) = Submitter::open(client).await else { continue };
-                loop {
-                    if stopped.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let epoch = at.load(Ordering::Relaxed);
-                    match stream.try_submit(SHARD, commit(name, epoch, b"traffic")).await {
-                        Some(Outcome::Accepted(accepted)) => {
-                            assert_eq!(accepted.epoch, epoch + 1);
-                            at.store(epoch + 1, Ordering::Relaxed);
-                        }
-                        Some(Outcome::NotLeader(_) | Outcome::Unknown(_) | Outcome::Overloaded(_)) | None => {
-                            break;
-                        }
-                        other => panic!("{other:?}"),
-                    }
-                }
+            let mut nodes = urls.iter().cycle();
+            let mut told = None;
+            while !stopped.load(Ordering::Relaxed) {
+                let url = told.take().or_else(|| nodes.next().cloned()).expect("a cycle never ends");
+                told = commit_through(url, name, &at, &stopped).await;
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         });
@@ -70,6 +55,26 @@ impl Traffic {
     }
 }
 
+/// Commits through one node as long as it leads. Returns where it says that the leader is.
+async fn commit_through(url: String, name: &str, at: &AtomicU64, stopped: &AtomicBool) -> Option<String> {
+    let client = OrderingClient::connect(url).await.ok()?;
+    let mut stream = Submitter::open(client).await.ok()?;
+    while !stopped.load(Ordering::Relaxed) {
+        let epoch = at.load(Ordering::Relaxed);
+        match stream.try_submit(SHARD, commit(name, epoch, b"traffic")).await? {
+            Outcome::Accepted(accepted) => {
+                assert_eq!(accepted.epoch, epoch + 1);
+                at.store(epoch + 1, Ordering::Relaxed);
+            }
+            Outcome::NotLeader(to) if to.leader_address.is_empty() => return None,
+            Outcome::NotLeader(to) => return Some(format!("http://{}", to.leader_address)),
+            Outcome::Unknown(_) | Outcome::Overloaded(_) => return None,
+            other => panic!("{other:?}"),
+        }
+    }
+    None
+}
+
 async fn add(cluster: &mut Cluster, node_id: u64, through: u64) {
     cluster.start_node(node_id).await;
     let node = Some(node_address(node_id, cluster.node(node_id).addresses()));
@@ -87,22 +92,27 @@ async fn nodes_are_added_and_removed_while_commits_flow() {
     traffic.flows().await;
     add(&mut cluster, 5, 2).await;
     traffic.flows().await;
-    let mut admin = cluster.admin(1).await;
-    admin.remove(RemoveRequest { node_id: 2 }).await.unwrap();
+    // The leader itself goes.
+    let gone = cluster.leader(SHARD).await;
+    let stays = gone % 5 + 1;
+    let mut admin = cluster.admin(stays).await;
+    admin.remove(RemoveRequest { node_id: gone }).await.unwrap();
     traffic.flows().await;
+    let rest: Vec<u64> = (1..=5).filter(|id| *id != gone).collect();
     let status = admin.get_status(GetStatusRequest {}).await.unwrap().into_inner();
     for shard in &status.shards {
         let voters: Vec<u64> = shard.voters.iter().map(|v| v.node_id).collect();
-        assert_eq!(voters, [1, 3, 4, 5], "shard {}", shard.shard);
+        assert_eq!(voters, rest, "shard {}", shard.shard);
         assert!(shard.learners.is_empty());
     }
     let epochs = traffic.end().await;
-    let logs =
-        [cluster.entries(1, "traffic", epochs + 1).await, cluster.entries(5, "traffic", epochs + 1).await];
-    assert_eq!(logs[0], logs[1], "a node that came later has the same log");
-    // The same requests again change nothing.
-    admin.remove(RemoveRequest { node_id: 4 }).await.unwrap();
-    let unknown = admin.remove(RemoveRequest { node_id: 4 }).await.unwrap_err();
+    let mut logs = Vec::new();
+    for node in &rest {
+        logs.push(cluster.entries(*node, "traffic", epochs + 1).await);
+    }
+    assert!(logs.windows(2).all(|pair| pair[0] == pair[1]), "a node that came later has the same log");
+    // A node that is gone is no node of this cluster.
+    let unknown = admin.remove(RemoveRequest { node_id: gone }).await.unwrap_err();
     assert_eq!(reason(&unknown).as_deref(), Some("MALFORMED"));
     cluster.stop().await;
 }
@@ -204,4 +214,42 @@ async fn a_cluster_is_formed_once() {
     assert_eq!(reason(&refused.unwrap_err()).as_deref(), Some("PRECONDITION"));
     cluster.stop().await;
     other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forming_a_cluster_that_broke_off_is_finished_by_the_same_request() {
+    let mut cluster = Cluster::empty(3).await;
+    let nodes: Vec<_> = (1..=3).map(|id| node_address(id, cluster.node(id).addresses())).collect();
+    let request = BootstrapRequest { nodes, data_shards: 1 };
+    // As if the process had died after two of three nodes were told, and then again after one of two shards was initialized.
+    let begun = Cluster::begun();
+    for id in [1, 2] {
+        cluster.node(id).node().join(begun.clone()).await.unwrap();
+    }
+    let members = request.nodes.iter().map(|address| {
+        let disk_id = cluster.node(address.node_id).node().identity.disk_id;
+        let info = NodeInfo {
+            peer_address: address.peer_address.clone(),
+            address: address.address.clone(),
+            site: String::new(),
+            disk_id,
+        };
+        (address.node_id, info)
+    });
+    let members: BTreeMap<_, _> = members.collect();
+    cluster.node(1).node().shards.get().unwrap().directory().raft().initialize(members).await.unwrap();
+    let formed = cluster.admin(1).await.bootstrap(request.clone()).await.unwrap();
+    assert_eq!(formed.into_inner().cluster_id, begun.id);
+    cluster.group_with("formed", 3).await;
+    let refused = cluster.admin(1).await.bootstrap(request).await.unwrap_err();
+    assert_eq!(reason(&refused).as_deref(), Some("PRECONDITION"));
+    // All of that survives a restart of every node.
+    for id in 1..=3 {
+        cluster.stop_node(id).await;
+    }
+    for id in 1..=3 {
+        cluster.start_node(id).await;
+    }
+    assert!(matches!(cluster.submit(SHARD, commit("formed", 3, b"c")).await, Outcome::Accepted(_)));
+    cluster.stop().await;
 }

@@ -120,3 +120,30 @@ async fn a_follower_says_who_leads() {
     }
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_every_submission_is_still_answered() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.group_with("stuck", 1).await;
+    let leader = cluster.leader(SHARD).await;
+    let mut stream = Submitter::open(cluster.ordering(leader).await).await.unwrap();
+    // Followers go first, so that the leader has nobody left to hand over to.
+    for follower in (1..=3).filter(|id| *id != leader) {
+        cluster.stop_node(follower).await;
+    }
+    stream
+        .send((0..50).map(|id| Submission { id, shard: SHARD, command: commit("stuck", 1, b"c") }).collect())
+        .await;
+    for _ in 0..50 {
+        match stream.next().await.expect("an answer for each").1 {
+            Outcome::Unknown(_) | Outcome::NotLeader(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    for follower in (1..=3).filter(|id| *id != leader) {
+        cluster.start_node(follower).await;
+    }
+    // Whatever became of it, the same bytes again are decided.
+    assert!(matches!(cluster.submit(SHARD, commit("stuck", 1, b"c")).await, Outcome::Accepted(_)));
+    cluster.stop().await;
+}

@@ -1,8 +1,14 @@
 //! Subscriptions are ordered, gap-free and unique, from any place, on every node.
 
-use crate::support::{Cluster, SHARD, Subscriber, commit, create};
+use crate::support::{Cluster, SHARD, Subscriber, commit, create, encode, id, welcome};
 use bytes::Bytes;
-use concordat_proto::{log::v1::Reason, ordering::v1::subscribe_response::Response};
+use concordat_proto::{
+    log::v1::Reason,
+    ordering::v1::{
+        AckWelcomes, FollowInbox, ReadInboxRequest, SubscribeRequest, command::Command, outcome::Outcome,
+        subscribe_request::Request, subscribe_response::Response,
+    },
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_node_shows_the_same_log_from_any_place() {
@@ -110,5 +116,39 @@ async fn a_slow_reader_holds_up_nobody_and_misses_nothing() {
     }
     assert_eq!(quick.entries(0, 101).await.len(), 101);
     assert_eq!(slow.entries(0, 101).await.len(), 101);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_welcome_reaches_the_inbox_of_its_client_on_every_node() {
+    let cluster = Cluster::start(3).await;
+    cluster.group_with("joined", 2).await;
+    let mut followers = Vec::new();
+    for node in 1..=3 {
+        let subscriber = Subscriber::open(cluster.ordering(node).await).await;
+        let follow = FollowInbox { id: 8, client_id: id("bob"), cursor: None };
+        subscriber.out.send(SubscribeRequest { request: Some(Request::FollowInbox(follow)) }).await.unwrap();
+        followers.push(subscriber);
+    }
+    let outcome = cluster.submit(SHARD, welcome("joined", 2, "bob")).await;
+    let Outcome::Accepted(accepted) = outcome else { panic!("{outcome:?}") };
+    for mut follower in followers {
+        let (8, Response::Welcomes(welcomes)) = follower.next().await else { panic!("no Welcome") };
+        let [welcome] = &welcomes.welcomes[..] else { panic!("not one Welcome") };
+        assert_eq!((welcome.seq, welcome.epoch), (accepted.seq, 3));
+        assert_eq!(
+            (welcome.state_id.clone(), welcome.group_id.clone()),
+            (accepted.state_id.clone(), id("joined"))
+        );
+        assert_eq!(welcome.key_package_refs, [id("ref")]);
+    }
+    let request =
+        ReadInboxRequest { client_id: id("bob"), cursor: None, max_welcomes: 0, linearizable: true };
+    let page = cluster.ordering(2).await.read_inbox(request.clone()).await.unwrap().into_inner().welcomes;
+    let position = page[0].cursor.as_ref().unwrap().positions[0].position;
+    let ack = AckWelcomes { client_id: id("bob"), position };
+    let outcome = cluster.submit(SHARD, encode(Command::AckWelcomes(ack))).await;
+    assert!(matches!(outcome, Outcome::WelcomesAcked(_)), "{outcome:?}");
+    assert!(cluster.ordering(3).await.read_inbox(request).await.unwrap().into_inner().welcomes.is_empty());
     cluster.stop().await;
 }

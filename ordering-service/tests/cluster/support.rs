@@ -9,7 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use concordat_proto::{
-    log::v1::{CanonicalCursor, Commit, Content, Create, Entry, GroupKind, Head, content::Content as Kind},
+    log::v1::{
+        CanonicalCursor, Commit, Content, Create, Entry, GroupKind, Head, WelcomeRecipient,
+        content::Content as Kind,
+    },
     ordering::v1::{
         Command, FollowGroup, GetHeadRequest, GroupSubmission, ReadEntriesRequest, Submission, SubmitRequest,
         SubscribeRequest, SubscribeResponse, admin_client::AdminClient, command::Command as Wrapped,
@@ -20,6 +23,7 @@ use concordat_proto::{
 use ordering_service::{
     config::Config,
     dev::{DevCluster, local_config, start_node},
+    raft::identity::Cluster as Begun,
     server::{Running, Seams},
 };
 use prost::Message;
@@ -66,6 +70,20 @@ impl Cluster {
         let dir = TempDir::new().unwrap();
         let cluster = DevCluster::start_with(dir.path(), nodes, 1, Seams::system(), adjust).await.unwrap();
         Self { dir, nodes: cluster.into_nodes().into_iter().map(Some).collect(), adjust }
+    }
+
+    /// Nodes that belong to no cluster.
+    pub(crate) async fn empty(nodes: u64) -> Self {
+        let mut cluster = Self { dir: TempDir::new().unwrap(), nodes: Vec::new(), adjust: |_| {} };
+        for node_id in 1..=nodes {
+            cluster.start_node(node_id).await;
+        }
+        cluster
+    }
+
+    /// A cluster that somebody began to form.
+    pub(crate) fn begun() -> Begun {
+        Begun { id: "begun".into(), data_shards: 1 }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -218,6 +236,13 @@ pub(crate) fn commit(name: &str, epoch: u64, bytes: &[u8]) -> Bytes {
     let message = Bytes::from([bytes, b" ends ", &epoch.to_be_bytes()].concat());
     let commit = Commit { message, welcome: Bytes::new(), group_info: Bytes::new(), recipients: Vec::new() };
     group_command(name, epoch, Kind::Commit(commit))
+}
+
+/// A commit that ends `epoch` and adds a client.
+pub(crate) fn welcome(name: &str, epoch: u64, client: &str) -> Bytes {
+    let recipients = vec![WelcomeRecipient { client_id: id(client), key_package_ref: id("ref") }];
+    let [message, welcome, group_info] = ["adds", "welcome", "group info"].map(id);
+    group_command(name, epoch, Kind::Commit(Commit { message, welcome, group_info, recipients }))
 }
 
 /// One submit stream.

@@ -160,11 +160,11 @@ impl Follow {
         let Place::Inbox { positions } = &mut self.place else {
             return Err(ApiError::Precondition("not an inbox".into()));
         };
-        let welcomes = read::read_inbox(&data, &self.key, positions, limits::READ_WELCOMES)?;
+        let read::InboxPage { welcomes, more } =
+            read::read_inbox(&data, &self.key, positions, limits::READ_WELCOMES)?;
         if welcomes.is_empty() {
             return Ok(Page { responses: Vec::new(), next: Next::Wait(self), entries: 0, bytes: 0 });
         }
-        let more = welcomes.len() >= limits::READ_WELCOMES;
         for welcome in &welcomes {
             advance(positions, welcome);
         }
