@@ -20,7 +20,7 @@ use std::{
 use parking_lot::Mutex;
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
-    DBWithThreadMode, LogLevel, MultiThreaded, Options, WriteBatch, WriteOptions,
+    DBWithThreadMode, ErrorKind, LogLevel, MultiThreaded, Options, WriteBatch, WriteOptions,
 };
 
 use super::{error::StorageError, synced::SyncedMark};
@@ -296,7 +296,7 @@ fn family_options(name: &str, cache: &Cache) -> Options {
 fn opening(path: &Path, error: rocksdb::Error) -> StorageError {
     let what = format!("opening the database {}", path.display());
     let text = error.to_string();
-    if text.contains("lock") {
+    if error.kind() == ErrorKind::IOError && text.contains("/LOCK") {
         return StorageError::Invalid(format!(
             "{what} failed: another process uses it. Stop that process ({text})"
         ));

@@ -13,6 +13,8 @@ mod observer;
 mod reader;
 pub(crate) mod rows;
 pub(crate) mod shard;
+#[cfg(test)]
+mod tests;
 
 pub use machine::{SnapshotBuilder, StateMachine};
 pub use observer::{Advanced, ApplyObserver, NoObserver};
