@@ -160,6 +160,23 @@ async fn entries_are_applied_only_once_they_are_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_truncation_leaves_is_stored_with_it() {
+    let rig = rig();
+    let mut log = rig.storage.shard(SHARD).unwrap().log;
+    let stored = append(&mut log, entries(0..8, 10)).await;
+    log.truncate_after(Some(log_id(4))).await.unwrap();
+    let waiter = log.clone();
+    let mut waiting = tokio::spawn(async move { waiter.wait_stored(4).await.unwrap() });
+    assert!(tokio::time::timeout(QUIET, &mut waiting).await.is_err(), "stored before the sync");
+    // One of the two syncs may carry both changes.
+    rig.gate.send(Ok(())).unwrap();
+    rig.gate.send(Ok(())).unwrap();
+    stored.await.unwrap().unwrap();
+    waiting.await.unwrap();
+    assert_eq!(all(&mut log).await, entries(0..5, 10));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_sync_is_reported_to_everybody_and_nothing_is_stored_after_it() {
     let rig = rig();
     let mut log = rig.storage.shard(SHARD).unwrap().log;

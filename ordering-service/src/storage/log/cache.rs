@@ -161,25 +161,25 @@ impl ShardLog {
         }
     }
 
-    /// Removes all entries after `keep`. Returns the range of indexes that is gone.
-    pub(crate) fn truncate_after(&self, keep: Option<LogId>) -> Range<u64> {
+    /// Removes all entries after `keep`. Returns the range of indexes that is gone, and what to report when that is stored.
+    pub(crate) fn truncate_after(&self, keep: Option<LogId>) -> (Range<u64>, Pending) {
         let mut state = self.state.lock();
         let state = &mut *state;
         let start =
             keep.map_or(0, |keep| keep.index + 1).max(state.purged.map_or(0, |purged| purged.index + 1));
-        let end = state.last.map_or(start, |last| last.index + 1);
-        let before = state.bytes;
-        while let Some(entry) = state.entries.back().filter(|entry| entry.log_id.index >= start) {
-            state.bytes -= entry_bytes(entry);
-            state.entries.pop_back();
-        }
-        self.cached.fetch_sub(before - state.bytes, Ordering::Relaxed);
+        let end = state.last.map_or(start, |last| last.index + 1).max(start);
         if start < end {
+            let before = state.bytes;
+            while let Some(entry) = state.entries.back().filter(|entry| entry.log_id.index >= start) {
+                state.bytes -= entry_bytes(entry);
+                state.entries.pop_back();
+            }
+            self.cached.fetch_sub(before - state.bytes, Ordering::Relaxed);
             state.last = keep.filter(|keep| state.purged.is_none_or(|purged| purged.index < keep.index));
+            state.stored_before = state.stored_before.min(start);
+            state.truncations += 1;
         }
-        state.stored_before = state.stored_before.min(start);
-        state.truncations += 1;
-        start..end.max(start)
+        (start..end, Pending { truncations: state.truncations, end: start })
     }
 
     /// Entries up to `purged` are no longer part of the log.

@@ -53,6 +53,11 @@ pub trait Medium: Send + Sync + 'static {
     /// Makes durable everything written so far.
     fn sync(&self) -> Result<(), StorageError>;
 
+    /// There is no work for the moment: a time for what need not be done after each sync.
+    fn settle(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// The rows in a range of indexes, in order. Stops early after `max_bytes` (but gives at least one), or where a row is
     /// missing.
     fn read(

@@ -42,6 +42,27 @@ impl LogStore {
     pub async fn wait_stored(&self, index: u64) -> Result<(), StorageError> {
         self.log.wait_stored(index).await
     }
+
+    /// All entries in `range` that the log holds.
+    fn read(&self, range: Range<u64>) -> Result<Vec<LogEntry>, StorageError> {
+        let mut entries = self.sound(self.log.read(range.clone(), usize::MAX))?;
+        // A read stops where entries move from the cache to the disk only if something was removed meanwhile.
+        while let Some(last) = entries.last()
+            && last.log_id.index + 1 < range.end
+        {
+            let mut more = self.sound(self.log.read(last.log_id.index + 1..range.end, usize::MAX))?;
+            if more.is_empty() {
+                break;
+            }
+            entries.append(&mut more);
+        }
+        Ok(entries)
+    }
+
+    /// A log that can not be read must not be voted with.
+    fn sound<T>(&self, result: Result<T, StorageError>) -> Result<T, StorageError> {
+        result.inspect_err(|error| self.queue.fail(error))
+    }
 }
 
 /// A pipeline over any medium, for tests and simulations. A node's storage has its own.
@@ -80,9 +101,9 @@ impl RaftLogReader<TypeConfig> for LogStore {
     {
         // Applying may ask for everything that was ever committed: read it piece by piece.
         let Range { start, end } = indexes(&range);
-        let log = self.log.clone();
+        let store = self.clone();
         let pieces = stream::try_unfold(start, move |start| {
-            let piece = read_exact(&log, start..end.min(start.saturating_add(APPLY_READ_ENTRIES)));
+            let piece = store.read(start..end.min(start.saturating_add(APPLY_READ_ENTRIES)));
             async move {
                 let piece = piece?;
                 let next = piece.last().map(|last| last.log_id.index + 1);
@@ -96,7 +117,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        Ok(read_exact(&self.log, indexes(&range))?)
+        Ok(self.read(indexes(&range))?)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -104,7 +125,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
-        Ok(self.log.read(start..end, REPLICATION_READ_BYTES)?)
+        Ok(self.sound(self.log.read(start..end, REPLICATION_READ_BYTES))?)
     }
 }
 
@@ -153,22 +174,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.sweep.purged(self.log.shard, log_id);
         Ok(())
     }
-}
-
-/// All entries in `range` that the log holds.
-fn read_exact(log: &ShardLog, range: Range<u64>) -> Result<Vec<LogEntry>, StorageError> {
-    let mut entries = log.read(range.clone(), usize::MAX)?;
-    // A read may stop where entries move from the cache to the disk only if something was removed meanwhile.
-    while let Some(last) = entries.last()
-        && last.log_id.index + 1 < range.end
-    {
-        let mut more = log.read(last.log_id.index + 1..range.end, usize::MAX)?;
-        if more.is_empty() {
-            break;
-        }
-        entries.append(&mut more);
-    }
-    Ok(entries)
 }
 
 fn indexes(range: &impl RangeBounds<u64>) -> Range<u64> {

@@ -7,16 +7,15 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io, mem,
-    ops::Range,
     sync::{Arc, atomic::AtomicUsize},
     thread::{self, JoinHandle},
 };
 
 use openraft::storage::IOFlushed;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::{
     sync::{Notify, oneshot},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -29,10 +28,13 @@ use crate::{
     raft::types::{ShardId, TypeConfig},
     storage::{
         error::StorageError,
-        limits::{WRITE_BATCH_BYTES, WRITE_QUEUE_BYTES},
+        limits::{SYNCED_MARK_INTERVAL_MS, WRITE_BATCH_BYTES, WRITE_QUEUE_BYTES},
         metrics,
     },
 };
+
+/// After so much time without work the medium settles.
+const IDLE: Duration = Duration::from_millis(SYNCED_MARK_INTERVAL_MS);
 
 /// Called once, with the first failure that must end the process.
 pub type OnFatal = Arc<dyn Fn(&StorageError) + Send + Sync>;
@@ -169,10 +171,11 @@ impl Queue {
     }
 
     /// Removes entries from the end of a log. What is appended later is written later.
-    pub(crate) fn truncate(&self, log: &ShardLog, keep: Option<LogId>) {
-        let gone: Range<u64> = log.truncate_after(keep);
+    pub(crate) fn truncate(&self, log: &Arc<ShardLog>, keep: Option<LogId>) {
+        let (gone, pending) = log.truncate_after(keep);
         if !gone.is_empty() {
-            self.push(Job { shard: log.shard, change: Change::Truncate(gone), bytes: 0, done: Done::Nobody });
+            let done = Done::Append(log.clone(), pending, IOFlushed::noop());
+            self.push(Job { shard: log.shard, change: Change::Truncate(gone), bytes: 0, done });
         }
     }
 
@@ -253,7 +256,7 @@ impl Queue {
     fn run(&self, medium: &dyn Medium) {
         let mut jobs = Vec::new();
         let mut changes = Vec::new();
-        while self.take(&mut jobs, &mut changes) {
+        while self.take(medium, &mut jobs, &mut changes) {
             let result = match self.failure() {
                 Some(error) => Err(StorageError::Stopped(Box::new(error))),
                 None => self.store(medium, &changes),
@@ -278,15 +281,23 @@ impl Queue {
     }
 
     /// Waits for work and takes as much as one batch may hold. False when the pipeline is closed and empty.
-    fn take(&self, done: &mut Vec<Done>, changes: &mut Vec<(ShardId, Change)>) -> bool {
+    fn take(&self, medium: &dyn Medium, done: &mut Vec<Done>, changes: &mut Vec<(ShardId, Change)>) -> bool {
         let mut waiting = self.waiting.lock();
+        let mut settled = false;
         while waiting.jobs.is_empty() {
             // What was committed is written when the pipeline closes, so that an orderly stop needs no replay.
             if waiting.closing {
                 changes.extend(committed(&mut waiting));
                 return !changes.is_empty();
             }
-            self.work.wait(&mut waiting);
+            if settled {
+                self.work.wait(&mut waiting);
+            } else if self.work.wait_for(&mut waiting, IDLE).timed_out() {
+                settled = true;
+                if let Err(error) = MutexGuard::unlocked(&mut waiting, || medium.settle()) {
+                    MutexGuard::unlocked(&mut waiting, || self.fail(&error));
+                }
+            }
         }
         let mut bytes = 0;
         while bytes < WRITE_BATCH_BYTES

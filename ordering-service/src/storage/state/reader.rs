@@ -32,6 +32,9 @@ use crate::{
 /// Reads are repeated this often when a snapshot takes the place of the state meanwhile.
 const READ_ATTEMPTS: usize = 4;
 
+/// Up to so many records are looked up one by one.
+const FEW_RECORDS: u64 = 4;
+
 /// Reads one shard's applied state. Cheap to clone.
 #[derive(Clone)]
 pub struct ShardReader {
@@ -76,10 +79,10 @@ impl ShardReader {
 
     /// A group's head, or nothing if the group does not exist.
     pub fn head(&self, group: &[u8]) -> Result<Option<Head>, StorageError> {
-        if let Some(head) = self.state.cached_head(group) {
-            return Ok(Some(head));
+        match self.state.cached_head(group) {
+            Some(head) => Ok(Some(head)),
+            None => self.read(|rows| head(rows, group)),
         }
-        self.read(|rows| head(rows, group))
     }
 
     /// What became of a commit for an epoch that has ended: decided for good, so no consensus is needed to say it. Nothing if its
@@ -104,17 +107,8 @@ impl ShardReader {
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Vec<log::Entry>, StorageError> {
-        let Some(first) = after_seq.checked_add(1) else { return Ok(Vec::new()) };
         self.read(|rows| {
-            let mut records = Vec::new();
-            let start = RowKey::Record { group, seq: first }.encode();
-            let end = RowKey::Record { group, seq: u64::MAX }.encode();
-            rows.scan(&start, end, max_entries.min(PAGE_ENTRIES), |key, value| {
-                let seq = trailing_number(key).map_err(|error| rows.bad_row("a record", error))?;
-                let row = RecordRow::decode(value).map_err(|error| rows.bad_row("a record", error))?;
-                records.push((seq, row));
-                Ok(true)
-            })?;
+            let records = self.records(rows, group, after_seq, max_entries.min(PAGE_ENTRIES))?;
             let (mut entries, mut bytes) = (Vec::with_capacity(records.len()), 0);
             for (seq, row) in records {
                 let entry = groups::entry(rows, seq, row)?;
@@ -199,6 +193,46 @@ impl ShardReader {
                 has_last_resort: row.has_last_resort,
             })
         })
+    }
+
+    /// Records after `after_seq`, in order, at most `max`.
+    fn records(
+        &self,
+        rows: &Rows<'_>,
+        group: &[u8],
+        after_seq: u64,
+        max: usize,
+    ) -> Result<Vec<(u64, RecordRow)>, StorageError> {
+        let Some(head) = self.cached_or_stored_head(rows, group)? else { return Ok(Vec::new()) };
+        if after_seq >= head.seq {
+            return Ok(Vec::new());
+        }
+        let last = head.seq.min(after_seq.saturating_add(max as u64));
+        let mut records = Vec::new();
+        if last.saturating_sub(after_seq) <= FEW_RECORDS {
+            // A reader that keeps up needs the newest records only: looking each up costs less than a scan.
+            for seq in after_seq + 1..=last {
+                let row = get_as(rows, &RowKey::Record { group, seq }, |row| RecordRow::decode(&row))?;
+                records.push((seq, row.ok_or_else(|| rows.bad_row("a record", "it is missing"))?));
+            }
+            return Ok(records);
+        }
+        let start = RowKey::Record { group, seq: after_seq + 1 }.encode();
+        let end = RowKey::Record { group, seq: last + 1 }.encode();
+        rows.scan(&start, end, max, |key, value| {
+            let seq = trailing_number(key).map_err(|error| rows.bad_row("a record", error))?;
+            let row = RecordRow::decode(value).map_err(|error| rows.bad_row("a record", error))?;
+            records.push((seq, row));
+            Ok(true)
+        })?;
+        Ok(records)
+    }
+
+    fn cached_or_stored_head(&self, rows: &Rows<'_>, group: &[u8]) -> Result<Option<Head>, StorageError> {
+        match self.state.cached_head(group) {
+            Some(head) => Ok(Some(head)),
+            None => head(rows, group),
+        }
     }
 
     fn welcome(

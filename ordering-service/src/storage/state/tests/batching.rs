@@ -23,12 +23,12 @@ fn commands() -> impl Strategy<Value = Vec<Bytes>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
     fn batches_and_restarts_change_neither_answers_nor_state(
         commands in commands(),
-        cuts in proptest::collection::vec((1usize..12, proptest::bool::weighted(0.2)), 60),
+        cuts in proptest::collection::vec((1usize..12, proptest::bool::weighted(0.1)), 60),
     ) {
         let mut one_by_one = Machine::new(1);
         let mut batched = Machine::new(1);

@@ -124,7 +124,7 @@ fn what_does_not_decode_is_refused_and_applied() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
 
     #[test]
     fn rubbish_is_refused_without_a_panic(

@@ -131,9 +131,9 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        3 => (proptest::collection::vec((0u64..30, proptest::bool::weighted(0.1)), 0..5), proptest::bool::weighted(0.15))
+        9 => (proptest::collection::vec((0u64..30, proptest::bool::weighted(0.1)), 0..5), proptest::bool::weighted(0.15))
             .prop_map(|(packages, replace)| Step::Upload(packages, replace)),
-        6 => (0u8..3, 0u64..12).prop_map(|(claimer, id)| Step::Claim(claimer, id)),
+        18 => (0u8..3, 0u64..12).prop_map(|(claimer, id)| Step::Claim(claimer, id)),
         1 => Just(Step::Restart),
     ];
     proptest::collection::vec(step, 1..60)
@@ -180,7 +180,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
     fn no_one_time_package_is_handed_out_twice(steps in steps()) {
