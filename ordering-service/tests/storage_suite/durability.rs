@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::support::{
-    Fatal, SHARD, all, append, append_stored, apply, create, entries, entry, open, options,
+    Fatal, SHARD, all, append, append_stored, apply, create, entries, entry, log_id, open, options,
 };
 
 /// How long something must not happen to count as not happening.
