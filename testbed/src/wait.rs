@@ -33,3 +33,21 @@ pub async fn eventually<T>(
         sleep(POLL_INTERVAL).await;
     }
 }
+
+/// The same for a look that does not have to wait itself.
+pub async fn until<T>(
+    what: impl Into<String>,
+    deadline: Duration,
+    mut look: impl FnMut() -> Option<T>,
+) -> Result<T, Timeout> {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return Ok(found);
+        }
+        if begun.elapsed() >= deadline {
+            return Err(Timeout { what: what.into(), waited: begun.elapsed() });
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+}

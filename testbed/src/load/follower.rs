@@ -20,7 +20,7 @@ use crate::{
     limits::{READY_DEADLINE, RETRY_PAUSE},
     ordering::OrderingClient,
     seed,
-    wait::{Timeout, eventually},
+    wait::{Timeout, until},
 };
 
 /// Of so many batches, one makes the subscriber hang up and resume from its cursor.
@@ -70,16 +70,12 @@ impl Follower {
 
     /// Waits until everything up to `ends` (numbers by group) was delivered.
     pub(super) async fn wait_until(&self, ends: &BTreeMap<GroupId, u64>) -> Result<(), Timeout> {
-        eventually(
-            format!("the subscriber at {} to have everything", self.address),
-            READY_DEADLINE,
-            async || {
-                let seen = self.seen.lock();
-                let complete =
-                    seen.iter().all(|s| s.delivered.len() as u64 >= ends.get(&s.group).copied().unwrap_or(0));
-                complete.then_some(())
-            },
-        )
+        until(format!("the subscriber at {} to have everything", self.address), READY_DEADLINE, || {
+            let seen = self.seen.lock();
+            let complete =
+                seen.iter().all(|s| s.delivered.len() as u64 >= ends.get(&s.group).copied().unwrap_or(0));
+            complete.then_some(())
+        })
         .await
     }
 

@@ -26,7 +26,7 @@ use crate::{
     limits::READY_DEADLINE,
     ordering::{NoAnswer, OrderingClient, ReadError},
     seed,
-    wait::{Timeout, eventually},
+    wait::{Timeout, until},
 };
 
 /// What the load consists of.
@@ -137,7 +137,7 @@ impl Load {
     /// Waits until `more` further submissions were accepted.
     pub async fn progress(&self, more: u64, deadline: Duration) -> Result<(), Timeout> {
         let wanted = self.accepted() + more;
-        eventually(format!("{more} more accepted submissions"), deadline, async || {
+        until(format!("{more} more accepted submissions"), deadline, || {
             (self.accepted() >= wanted).then_some(())
         })
         .await
