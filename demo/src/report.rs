@@ -64,7 +64,10 @@ fn figures(groups: &[Arc<Group>], tally: &Tally, crash: &Crash) -> Table {
         ("ordering as clients see it, retries included: p99", at(0.99)),
         ("the same, longest", format!("{:.1} ms", latency.max() as f64 / 1000.0)),
         ("time without a leader (longest of its shards)", format!("{} ms", longest.as_millis())),
-        ("killed node: restart until ready", format!("{} ms", crash.rejoined_after.as_millis())),
+        (
+            "killed node: restart until ready",
+            format!("node {}, {} ms", crash.node, crash.rejoined_after.as_millis()),
+        ),
     ] {
         table.add_row([what, &figure]);
     }

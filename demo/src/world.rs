@@ -20,7 +20,8 @@ use crate::{
 pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) client: Client,
-    pub(crate) running: Running,
+    /// Follows the groups in the background for as long as it is held.
+    _running: Running,
 }
 
 impl Member {
@@ -114,7 +115,7 @@ async fn open(name: String, gateway: &str, path: &Path, rng: Randomness) -> anyh
     let client = Client::new(store, transport, Options::default(), rng)?;
     client.publish_key_packages().await?;
     let running = client.start();
-    Ok(Member { name, client, running })
+    Ok(Member { name, client, _running: running })
 }
 
 /// The founder creates the group and invites all but the bench by one commit.

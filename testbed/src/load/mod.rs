@@ -156,7 +156,14 @@ impl Load {
 
     async fn collect(mut self, cluster: &Cluster) -> Result<(Record, FinalLogs), LoadError> {
         self.stop.cancel();
-        while self.workers.join_next().await.is_some() {}
+        while let Some(ended) = self.workers.join_next().await {
+            // A panic in there is a finding of its own.
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
         cluster.wait_caught_up().await?;
         let logs = self.client.read_all(cluster, &self.groups).await?;
         let ends: BTreeMap<GroupId, u64> = logs

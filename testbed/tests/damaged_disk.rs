@@ -1,0 +1,149 @@
+//! The tail of a write-ahead log is cut off or has a wrong bit: the node refuses, or rejoins with what it lacks. Never a wrong answer.
+
+#![allow(clippy::unwrap_used)] // A panic in a test is its report.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rand::Rng;
+use testbed::{
+    Cluster, ClusterOptions,
+    cluster::Node,
+    load::{Load, LoadOptions},
+    seed,
+    wait::eventually,
+};
+
+const PROGRESS: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    Truncate,
+    FlipBit,
+}
+
+/// Damages the end of the newest write-ahead log of a stopped node.
+fn damage(node: &Node, damage: Damage, rng: &mut impl Rng) {
+    let mut logs = Vec::new();
+    find_logs(node.data_dir(), &mut logs);
+    let newest = logs.into_iter().max_by_key(|path| fs::metadata(path).and_then(|m| m.modified()).ok());
+    let newest = newest.expect("a node that has run has a write-ahead log");
+    let mut bytes = fs::read(&newest).unwrap();
+    // Preallocated space behind the last record is no damage to anybody.
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let reach = used.min(2000);
+    assert!(reach > 0, "{} is empty", newest.display());
+    let at = used - rng.random_range(1..=reach);
+    match damage {
+        Damage::Truncate => bytes.truncate(at),
+        Damage::FlipBit => bytes[at] ^= 1 << rng.random_range(0..8),
+    }
+    fs::write(&newest, bytes).unwrap();
+    eprintln!("damaged disk: {damage:?} at byte {at} of {used} in {}", newest.display());
+}
+
+/// RocksDB names its write-ahead logs by number.
+fn find_logs(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        let numbered =
+            path.file_stem().is_some_and(|stem| stem.to_string_lossy().bytes().all(|b| b.is_ascii_digit()));
+        if path.is_dir() {
+            find_logs(&path, found);
+        } else if numbered && path.extension().is_some_and(|extension| extension == "log") {
+            found.push(path);
+        }
+    }
+}
+
+/// The dangerous case: what the damaged node has acknowledged is held by one other node only, and that one is away when the damaged
+/// node and one that knows nothing of it start. If they formed a quorum, acknowledged entries would be gone.
+async fn damaged_tail(kind: Damage) {
+    let seed = seed::seed("damaged disk");
+    let mut rng = seed::rng(seed, 1 << 40);
+    let cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
+    let load =
+        Load::start(&cluster, &LoadOptions { seed, groups: 4, ..LoadOptions::default() }).await.unwrap();
+    load.progress(100, PROGRESS).await.unwrap();
+    let [behind, keeper, damaged] = [1, 2, 3].map(|id| cluster.node(id));
+    behind.service().kill().await.unwrap();
+    load.progress(200, PROGRESS).await.unwrap();
+    damaged.service().kill().await.unwrap();
+    keeper.service().kill().await.unwrap();
+    damage(&damaged, kind, &mut rng);
+
+    behind.service().start().unwrap();
+    damaged.service().start().unwrap();
+    behind.service().wait_live().await.unwrap();
+    // Either it says that it cannot go on, or it runs.
+    let refused = eventually("the damaged node to refuse or to run", PROGRESS, async || {
+        let ended = damaged.service().exit_status().map(|status| !status.success());
+        if ended.is_some() { ended } else { damaged.service().wait_live().await.ok().map(|()| false) }
+    });
+    let refused = refused.await.unwrap();
+    if refused {
+        let log = damaged.service().log_tail();
+        eprintln!("damaged disk: refused with:\n{}", log.lines().last().unwrap_or(""));
+        assert!(log.contains("corrupt"), "the reason is not clear:\n{log}");
+        assert!(!log.contains("panicked"), "{log}");
+    }
+    keeper.service().start().unwrap();
+    keeper.service().wait_ready().await.unwrap();
+    load.progress(100, PROGRESS).await.unwrap();
+    if refused {
+        // The remedy that the message names.
+        cluster.remove_node(damaged.id()).await.unwrap();
+        let replacement = cluster.add_node().await.unwrap();
+        eprintln!("damaged disk: node {} has taken its place", replacement.id());
+        load.progress(100, PROGRESS).await.unwrap();
+    }
+    let summary = load.finish(&cluster).await.unwrap();
+    eprintln!("damaged disk: {summary:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncated_tail_is_never_answered_from() {
+    damaged_tail(Damage::Truncate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_in_the_tail_is_never_answered_from() {
+    damaged_tail(Damage::FlipBit).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_or_foreign_disk_is_refused() {
+    let seed = seed::seed("wiped disk");
+    let cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
+    let load =
+        Load::start(&cluster, &LoadOptions { seed, groups: 2, ..LoadOptions::default() }).await.unwrap();
+    load.progress(50, PROGRESS).await.unwrap();
+    let [wiped, foreign] = [2, 3].map(|id| cluster.node(id));
+
+    wiped.service().kill().await.unwrap();
+    fs::remove_dir_all(wiped.data_dir()).unwrap();
+    wiped.service().start().unwrap();
+    load.progress(50, PROGRESS).await.unwrap();
+    assert!(!wiped.service().is_ready().await, "a wiped node takes part under its old id");
+
+    wiped.service().kill().await.unwrap();
+    foreign.service().kill().await.unwrap();
+    if wiped.data_dir().exists() {
+        fs::remove_dir_all(wiped.data_dir()).unwrap();
+    }
+    fs::rename(foreign.data_dir(), wiped.data_dir()).unwrap();
+    wiped.service().start().unwrap();
+    let status = wiped.service().ended(PROGRESS).await.unwrap();
+    assert!(!status.success());
+    let log = wiped.service().log_tail();
+    assert!(log.contains("node 3") && log.contains("node 2"), "the reason is not clear:\n{log}");
+
+    fs::rename(wiped.data_dir(), foreign.data_dir()).unwrap();
+    foreign.service().start().unwrap();
+    foreign.service().wait_ready().await.unwrap();
+    load.progress(50, PROGRESS).await.unwrap();
+    load.finish(&cluster).await.unwrap();
+}
