@@ -14,6 +14,7 @@ mod http;
 pub mod junk;
 pub mod limits;
 pub mod load;
+pub mod mls_bytes;
 pub mod ordering;
 mod ports;
 mod process;
