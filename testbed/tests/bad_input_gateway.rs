@@ -123,10 +123,9 @@ async fn no_bytes_whatsoever_harm_a_gateway() {
         world.assert_unharmed();
     }
     // The group is still there, in whatever epoch spoiled commits that were still commits have brought it to.
-    let head = world
-        .gateway()
-        .get_head(request_by(ME, GetHeadRequest { group_id: GROUP.into(), linearizable: true }));
-    let epoch = head.await.unwrap().into_inner().head.unwrap().epoch;
+    let request = GetHeadRequest { group_id: GROUP.into(), linearizable: true };
+    let head = world.gateway().get_head(request_by(ME, request)).await;
+    let epoch = head.unwrap().into_inner().head.unwrap().epoch;
     let answer = world.submit(commit(epoch, b"afterwards")).await.unwrap();
     assert!(matches!(answer.outcome, Some(Outcome::Accepted(_))), "{answer:?}");
 }
