@@ -8,7 +8,8 @@ use std::sync::{
 use bytes::Bytes;
 use concordat_proto::{log::v1::Reason, ordering::v1::outcome::Outcome};
 use group_log::{
-    Accepted, ClientId, Commit, Content, Create, Entry, GroupId, GroupKind, Policy, StateId, Submission,
+    Accepted, ClientId, Commit, Content, Create, Entry, EntryKind, GroupId, GroupKind, Policy, StateId,
+    Submission,
 };
 use prost::Message;
 use rand::{Rng, RngCore};
@@ -33,8 +34,10 @@ pub(super) struct Worker {
     shard: u32,
     message_bytes: usize,
     rng: ChaCha8Rng,
-    /// Epoch and state that this client believes to be current; nothing before it knows the group.
+    /// Epoch and state that this client believes to be current; nothing if it has to find out.
     position: Option<(u64, StateId)>,
+    /// This client knows that the group exists.
+    created: bool,
 }
 
 impl Worker {
@@ -47,11 +50,18 @@ impl Worker {
         message_bytes: usize,
         rng: ChaCha8Rng,
     ) -> Self {
-        Self { client, history, accepted, group, shard, message_bytes, rng, position: None }
+        Self { client, history, accepted, group, shard, message_bytes, rng, position: None, created: false }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
+            if self.created && self.position.is_none() {
+                self.position = self.client.position(&self.group).await;
+                if self.position.is_none() {
+                    sleep(RETRY_PAUSE).await;
+                    continue;
+                }
+            }
             let submission = self.draw();
             let key = ContentKey::of(&submission.content);
             let epoch = submission.epoch;
@@ -89,10 +99,11 @@ impl Worker {
 
     fn learn(&mut self, key: &ContentKey, answer: Answer) {
         match answer {
+            Answer::Accepted { .. } if key.kind == EntryKind::Create => self.created = true,
             Answer::Accepted { epoch, state_id, .. } => self.position = Some((epoch, state_id)),
             Answer::Superseded { winner } => self.position = Some((winner.epoch + 1, winner.state_id)),
             Answer::Refused { reason } => {
-                // Somebody else may have moved on: begin again at the create, whose answer tells where the group began.
+                // Others have moved on, or the node that told the position was behind.
                 let expected = ["EPOCH_TOO_OLD", "EPOCH_AHEAD", "WRONG_STATE"].contains(&reason.as_str());
                 assert!(expected, "a correct {:?} was refused: {reason}", key.kind);
                 self.position = None;

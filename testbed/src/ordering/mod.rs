@@ -13,7 +13,7 @@ use concordat_proto::ordering::v1::{
     AssignGroup, Command, GetHeadRequest, GetHeadResponse, GroupSubmission, NotLeader, command,
     ordering_client::OrderingClient as Wire, outcome::Outcome,
 };
-use group_log::{GroupId, Submission};
+use group_log::{GroupId, StateId, Submission};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::time::{Instant, sleep};
@@ -127,6 +127,13 @@ impl OrderingClient {
         Wire::new(channel).get_head(request).await.map(tonic::Response::into_inner)
     }
 
+    /// Epoch and state of a group as some node sees them; nothing if that node does not answer.
+    pub async fn position(&self, group: &GroupId) -> Option<(u64, StateId)> {
+        let address = self.0.state.lock().next_address();
+        let head = self.head(&address, group, false).await.ok()?.head?;
+        Some((head.epoch, StateId::from_slice(&head.state_id).ok()?))
+    }
+
     /// A raw client of the node at `address`, on a shared connection.
     pub fn wire(&self, address: &str) -> Wire<Channel> {
         Wire::new(self.0.state.lock().channel(address))
@@ -152,13 +159,15 @@ impl State {
     fn choose(&mut self, shard: u32) -> (String, Link) {
         let address = match self.leaders.get(&shard) {
             Some(leader) => leader.clone(),
-            None => {
-                self.turn += 1;
-                self.addresses[self.turn % self.addresses.len()].clone()
-            }
+            None => self.next_address(),
         };
         let link = self.link(&address);
         (address, link)
+    }
+
+    fn next_address(&mut self) -> String {
+        self.turn += 1;
+        self.addresses[self.turn % self.addresses.len()].clone()
     }
 
     fn learn(&mut self, shard: u32, address: &str, attempt: &Attempt) {
