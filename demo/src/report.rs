@@ -19,10 +19,11 @@ pub(crate) fn print(
     groups: &[Arc<Group>],
     tally: &Tally,
     crash: &Crash,
+    retried: u64,
     proofs: &[Proof],
     findings: &Findings,
 ) {
-    println!("{}", figures(groups, tally, crash));
+    println!("{}", figures(groups, tally, crash, retried));
     println!("{}", proved(proofs));
     for finding in findings.all().iter().take(SHOWN_FINDINGS) {
         println!("WRONG: {finding}");
@@ -41,11 +42,12 @@ pub(crate) fn print(
     }
 }
 
-fn figures(groups: &[Arc<Group>], tally: &Tally, crash: &Crash) -> Table {
+fn figures(groups: &[Arc<Group>], tally: &Tally, crash: &Crash, retried: u64) -> Table {
     let counters: Vec<Counters> =
         groups.iter().flat_map(|g| &g.members).map(|m| m.client.counters()).collect();
     let sum = |field: fn(&Counters) -> u64| counters.iter().map(field).sum::<u64>().to_string();
-    let mut latency = Histogram::<u64>::new(3).expect("three digits are a valid precision");
+    // Microseconds, up to ten minutes.
+    let mut latency = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).expect("the bounds are valid");
     for sample in counters.iter().flat_map(|c| &c.ordering_latency) {
         latency.saturating_record(sample.as_micros().try_into().unwrap_or(u64::MAX));
     }
@@ -56,7 +58,8 @@ fn figures(groups: &[Arc<Group>], tally: &Tally, crash: &Crash) -> Table {
         ("commits accepted (creates included)", sum(|c| c.commits_accepted)),
         ("commits superseded", sum(|c| c.commits_superseded)),
         ("commits made again on the winner", sum(|c| c.commits_rebased)),
-        ("calls retried", sum(|c| c.calls_retried)),
+        ("submissions retried by the gateways", retried.to_string()),
+        ("calls retried by the clients", sum(|c| c.calls_retried)),
         ("adds, updates, removes, messages", tally.line()),
         ("operations given up for now", tally.given_up.load(Ordering::Relaxed).to_string()),
         ("messages encrypted again in a newer epoch", sum(|c| c.messages_renewed)),

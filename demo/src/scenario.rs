@@ -87,8 +87,19 @@ async fn with_cluster(
         proofs.push(proof::prove(group, &logs, &mut findings).await);
     }
     progress.finish();
-    report::print(&groups, &tally, &crash, &proofs, &findings);
+    let retried = retried_by_gateways(cluster).await;
+    report::print(&groups, &tally, &crash, retried, &proofs, &findings);
     Ok(findings.all().is_empty())
+}
+
+/// Submissions that gateways have made again by themselves: after a change of leader, or after an answer was lost.
+async fn retried_by_gateways(cluster: &Cluster) -> u64 {
+    let mut retried = 0.0;
+    for gateway in cluster.gateways() {
+        let metrics = gateway.service().metrics().await.unwrap_or_default();
+        retried += metrics.sum("concordat_gateway_retries_total").unwrap_or(0.0);
+    }
+    retried as u64
 }
 
 /// Shows what goes on for a while.

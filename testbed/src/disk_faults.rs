@@ -48,7 +48,8 @@ impl DiskFaults {
         fs::create_dir_all(&triggers).map_err(io)?;
         fs::create_dir_all(node.data_dir()).map_err(io)?;
         // The library compares with what the kernel says, which knows no symbolic links.
-        let prefix = node.data_dir().canonicalize().map_err(io)?;
+        // With the separator behind it: the node's log file beside the folder stays writable.
+        let prefix = node.data_dir().canonicalize().map_err(io)?.join("");
         node.service().set_env("LD_PRELOAD", &library.to_string_lossy());
         node.service().set_env("CONCORDAT_FAULT_DIR", &triggers.to_string_lossy());
         node.service().set_env("CONCORDAT_FAULT_PREFIX", &prefix.to_string_lossy());

@@ -171,7 +171,7 @@ async fn every_bad_command_is_refused_with_its_reason() {
         ("empty content", *shard, with(|s| s.content = Some(log::Content::default())), Reason::Malformed),
         ("another state", *shard, with(|s| s.parent_state_id = vec![1; 32].into()), Reason::WrongState),
         ("an epoch ahead", *shard, with(|s| s.epoch = 7), Reason::EpochAhead),
-        ("the last epoch there is", *shard, with(|s| s.epoch = u64::MAX), Reason::EpochAhead),
+        ("the last epoch there is", *shard, with(|s| s.epoch = u64::MAX), Reason::Malformed),
         ("an empty commit", *shard, submission(group, 0, commit("")), Reason::Malformed),
         (
             "an unknown group",
@@ -236,7 +236,7 @@ async fn every_bad_command_is_refused_with_its_reason() {
                     shard: 99,
                 })),
             },
-            Reason::WrongShard,
+            Reason::Malformed,
         ),
         (
             "no client whose KeyPackage",

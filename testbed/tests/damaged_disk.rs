@@ -19,6 +19,9 @@ use testbed::{
 
 const PROGRESS: Duration = Duration::from_secs(60);
 
+/// How long the damaged node gets to do harm.
+const QUORUM_PATIENCE: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Clone, Copy)]
 enum Damage {
     Truncate,
@@ -84,6 +87,12 @@ async fn damaged_tail(kind: Damage) {
         if ended.is_some() { ended } else { damaged.service().wait_live().await.ok().map(|()| false) }
     });
     let refused = refused.await.unwrap();
+    // The time that they would need to form a quorum and to accept something.
+    let went_on = load.progress(20, QUORUM_PATIENCE).await.is_ok();
+    eprintln!(
+        "damaged disk: without the keeper, the others {}",
+        if went_on { "went on" } else { "did not go on" }
+    );
     if refused {
         let log = damaged.service().log_tail();
         eprintln!("damaged disk: refused with:\n{}", log.lines().last().unwrap_or(""));

@@ -75,7 +75,8 @@ async fn a_node_without_room_refuses_writes_and_stays_readable() {
     let scratch = tempfile::tempdir().unwrap();
     let Some(disk) = Tmpfs::mount(&scratch.path().join("disk")) else { return };
     let dir = Some(disk.0.join("cluster"));
-    let cluster = Cluster::start(ClusterOptions { nodes: 1, dir, ..ClusterOptions::default() }).await.unwrap();
+    let cluster =
+        Cluster::start(ClusterOptions { nodes: 1, dir, ..ClusterOptions::default() }).await.unwrap();
     let client = OrderingClient::new(cluster.ordering_addresses());
     let group = GroupId::new("a group").unwrap();
     let shard = client.assign(&group, 1, DEADLINE).await.unwrap();
@@ -111,9 +112,11 @@ async fn a_node_without_room_refuses_writes_and_stays_readable() {
 
     fs::remove_file(&ballast).unwrap();
     let commit = commit(&group, epoch);
-    eventually("writes to go on", DEADLINE, async || match client.attempt(shard, commit.encode_to_vec().into()).await {
-        Attempt::Answered(Outcome::Accepted(accepted)) => Some(accepted),
-        _ => None,
+    eventually("writes to go on", DEADLINE, async || {
+        match client.attempt(shard, commit.encode_to_vec().into()).await {
+            Attempt::Answered(Outcome::Accepted(accepted)) => Some(accepted),
+            _ => None,
+        }
     })
     .await
     .unwrap();

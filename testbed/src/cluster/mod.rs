@@ -178,18 +178,14 @@ impl Cluster {
 
     /// Takes a node out of the cluster. Its process goes on until it is stopped.
     pub async fn remove_node(&self, id: u64) -> Result<(), ClusterError> {
-        let leader = self.leader_other_than(0, Some(id)).await?;
-        Ok(leader.admin().remove(id).await?)
+        let other = self.nodes().into_iter().find(|node| node.id() != id && node.service().is_running());
+        Ok(other.ok_or(ClusterError::NobodyAnswers)?.admin().remove(id).await?)
     }
 
     /// The node that leads `shard`, as soon as one does.
     pub async fn leader(&self, shard: u32) -> Result<Arc<Node>, ClusterError> {
-        self.leader_other_than(shard, None).await
-    }
-
-    async fn leader_other_than(&self, shard: u32, not: Option<u64>) -> Result<Arc<Node>, ClusterError> {
         Ok(eventually(format!("a leader of shard {shard}"), READY_DEADLINE, async || {
-            let id = self.current_leader(shard).await.filter(|id| Some(*id) != not)?;
+            let id = self.current_leader(shard).await?;
             self.nodes.lock().iter().find(|node| node.id() == id && node.service().is_running()).cloned()
         })
         .await?)
