@@ -81,28 +81,29 @@ async fn damaged_tail(kind: Damage) {
     behind.service().start().unwrap();
     damaged.service().start().unwrap();
     behind.service().wait_live().await.unwrap();
-    // Either it says that it cannot go on, or it runs.
-    let refused = eventually("the damaged node to refuse or to run", PROGRESS, async || {
-        let ended = damaged.service().exit_status().map(|status| !status.success());
-        if ended.is_some() { ended } else { damaged.service().wait_live().await.ok().map(|()| false) }
-    });
-    let refused = refused.await.unwrap();
-    // The time that they would need to form a quorum and to accept something.
+    // The time that these two would need to form a quorum and to accept something.
     let went_on = load.progress(20, QUORUM_PATIENCE).await.is_ok();
-    eprintln!(
-        "damaged disk: without the keeper, the others {}",
-        if went_on { "went on" } else { "did not go on" }
-    );
-    if refused {
-        let log = damaged.service().log_tail();
-        eprintln!("damaged disk: refused with:\n{}", log.lines().last().unwrap_or(""));
-        assert!(log.contains("corrupt"), "the reason is not clear:\n{log}");
-        assert!(!log.contains("panicked"), "{log}");
-    }
     keeper.service().start().unwrap();
     keeper.service().wait_ready().await.unwrap();
     load.progress(100, PROGRESS).await.unwrap();
+    // Either it has said that it cannot go on, or it has got back what it lacks.
+    let refused = eventually("the damaged node to refuse or to be ready", PROGRESS, async || {
+        match damaged.service().exit_status() {
+            Some(status) => Some(!status.success()),
+            None => damaged.service().is_ready().await.then_some(false),
+        }
+    });
+    let refused = refused.await.unwrap_or_else(|timeout| panic!("{timeout}:\n{}", damaged.service().log_tail()));
+    let log = damaged.service().log_tail();
+    assert!(!log.contains("panicked"), "{log}");
+    eprintln!(
+        "damaged disk: the damaged node {}; without the keeper the others {}",
+        if refused { "refused" } else { "rejoined" },
+        if went_on { "went on" } else { "did not go on" }
+    );
     if refused {
+        eprintln!("damaged disk: {}", log.lines().last().unwrap_or(""));
+        assert!(log.contains("corrupt"), "the reason is not clear:\n{log}");
         // The remedy that the message names.
         cluster.remove_node(damaged.id()).await.unwrap();
         let replacement = cluster.add_node().await.unwrap();
