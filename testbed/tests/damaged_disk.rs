@@ -93,7 +93,8 @@ async fn damaged_tail(kind: Damage) {
             None => damaged.service().is_ready().await.then_some(false),
         }
     });
-    let refused = refused.await.unwrap_or_else(|timeout| panic!("{timeout}:\n{}", damaged.service().log_tail()));
+    let refused =
+        refused.await.unwrap_or_else(|timeout| panic!("{timeout}:\n{}", damaged.service().log_tail()));
     let log = damaged.service().log_tail();
     assert!(!log.contains("panicked"), "{log}");
     eprintln!(
