@@ -3,7 +3,10 @@
 
 mod follow;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use concordat_proto::ordering::v1::{
     SubscribeRequest, SubscribeResponse, subscribe_request::Request, subscribe_response::Response,
@@ -169,10 +172,15 @@ impl Subscriber {
 
     /// Reads the next pages of what has changed, and sends them.
     async fn visit(&mut self, first: u64) -> Result<(), Status> {
-        let ids =
-            std::iter::once(first).chain(std::iter::from_fn(|| self.marks.take())).take(PAGES_PER_VISIT);
-        let work: Vec<(u64, Follow)> =
-            ids.filter_map(|id| self.follows.get(&id).map(|follow| (id, follow.clone()))).collect();
+        // A set: what is marked again in this very moment would be read twice from the same place.
+        let ids: BTreeSet<u64> = std::iter::once(first)
+            .chain(std::iter::from_fn(|| self.marks.take()))
+            .take(PAGES_PER_VISIT)
+            .collect();
+        let work: Vec<(u64, Follow)> = ids
+            .into_iter()
+            .filter_map(|id| self.follows.get(&id).map(|follow| (id, follow.clone())))
+            .collect();
         let (node, marks) = (self.node.clone(), self.marks.clone());
         let pages = blocking(move || Ok(read_pages(&node, &marks, work))).await?;
         for (id, page) in pages {
