@@ -108,8 +108,8 @@ fn all_rings_together_stay_within_their_budget_and_the_oldest_entries_go_first()
     assert_eq!(budget.bytes(), one);
     old.entries(entries(&log, 4, 5));
     assert_eq!(budget.bytes(), 3 * one);
-    assert!(matches!(old.pull(6, None), Pull::Entries(e) if e.len() == 3));
-    assert!(matches!(old.pull(5, None), Pull::Behind));
+    assert!(matches!(old.pull(5, None), Pull::Entries(e) if e.len() == 3));
+    assert!(matches!(old.pull(4, None), Pull::Behind));
     drop(old);
     assert_eq!(budget.bytes(), 0);
 }

@@ -82,11 +82,7 @@ impl Subscription {
                     metrics::delivered("ring", entries.len());
                     return Ok(Event::Entries(entries));
                 }
-                Pull::Behind => {
-                    if let Some(event) = self.read_page().await? {
-                        return Ok(event);
-                    }
-                }
+                Pull::Behind => return self.read_page().await,
                 Pull::AtTip(Some(head)) if !self.caught_up => {
                     (self.placed, self.caught_up) = (true, true);
                     return Ok(Event::CaughtUp(head));
@@ -124,7 +120,7 @@ impl Subscription {
     }
 
     /// Reads what has left the ring, and checks it like everything else.
-    async fn read_page(&mut self) -> Result<Option<Event>, GatewayError> {
+    async fn read_page(&mut self) -> Result<Event, GatewayError> {
         let cursor = || pb::CanonicalCursor::new(self.seq, self.chain);
         let mut page = self.cluster.reader.page(&self.group_id, cursor(), BEHIND_PAGE, false).await;
         // A node that lags may not have what another has delivered already.
@@ -136,12 +132,14 @@ impl Subscription {
             page = self.cluster.reader.page(&self.group_id, cursor(), BEHIND_PAGE, true).await;
         }
         let entries = page?.entries;
-        let Some(chain) = verify_page(self.seq, self.chain, &entries)? else { return Ok(None) };
+        let Some(chain) = verify_page(self.seq, self.chain, &entries)? else {
+            return Err(GatewayError::LogMismatch(format!("entries after {} are missing", self.seq)));
+        };
         self.placed = true;
         self.seq += entries.len() as u64;
         self.chain = Some(chain);
         metrics::delivered("log", entries.len());
-        Ok(Some(Event::Entries(entries.into_iter().map(Arc::new).collect())))
+        Ok(Event::Entries(entries.into_iter().map(Arc::new).collect()))
     }
 }
 
