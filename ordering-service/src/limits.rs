@@ -99,6 +99,8 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(1);
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// A connection between nodes without an answer to an HTTP/2 ping for this long is closed.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Requests on one connection that were given up before this node looked at them.
+pub const PENDING_RESETS: usize = 1_024;
 /// The same complaint about a peer is logged once in this time.
 pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 

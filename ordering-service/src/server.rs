@@ -84,11 +84,15 @@ impl Server {
     pub async fn start(config: Config, seams: Seams) -> Result<Running, ServeError> {
         metrics::describe();
         let readiness = Readiness::new();
-        let mut listeners = Listeners::open(&config, &seams).await?;
         let mut tasks = JoinSet::new();
         let end = CancellationToken::new();
         // Probes are answered while the storage is opened, which can take a while.
-        if let Some(incoming) = listeners.admin.take() {
+        let probes = match &config.admin_listen {
+            Some(address) => Some(listen(&seams, "probes and metrics", address).await?),
+            None => None,
+        };
+        let admin = probes.as_ref().map(Incoming::local_addr);
+        if let Some(incoming) = probes {
             let recorder = service_kit::metrics::recorder().map_err(|e| ServeError::Serve(e.to_string()))?;
             let (readiness, end) = (readiness.clone(), end.clone());
             tasks.spawn(async move {
@@ -99,8 +103,15 @@ impl Server {
         }
         let hub = Arc::new(Hub::default());
         let storage = open_storage(&config, &seams, hub.clone()).await?;
-        let node = Node::new(config, storage, hub, seams).await?;
-        let mut running = Running { node, readiness, addresses: listeners.addresses, end, tasks };
+        let node = Node::new(config.clone(), storage, hub, seams.clone()).await?;
+        // Peers and gateways are let in when they can be answered: until then they are better refused than kept waiting.
+        let listeners = Listeners {
+            api: listen(&seams, "gateways", &config.listen).await?,
+            peers: listen(&seams, "peers", &config.peer_listen).await?,
+        };
+        let (api, peers) = (listeners.api.local_addr(), listeners.peers.local_addr());
+        let addresses = Addresses { api, peers, admin };
+        let mut running = Running { node, readiness, addresses, end, tasks };
         running.run(listeners).await;
         tracing::info!(
             node = running.node.identity.node_id,
@@ -125,32 +136,10 @@ async fn open_storage(config: &Config, seams: &Seams, hub: Arc<Hub>) -> Result<S
 struct Listeners {
     api: Incoming,
     peers: Incoming,
-    admin: Option<Incoming>,
-    addresses: Addresses,
 }
 
-impl Listeners {
-    async fn open(config: &Config, seams: &Seams) -> Result<Self, ServeError> {
-        let listen = async |what, address: &str| {
-            seams
-                .network
-                .listen(address.to_owned())
-                .await
-                .map_err(|source| ServeError::Listen { what, source })
-        };
-        let api = listen("gateways", &config.listen).await?;
-        let peers = listen("peers", &config.peer_listen).await?;
-        let admin = match &config.admin_listen {
-            Some(address) => Some(listen("probes and metrics", address).await?),
-            None => None,
-        };
-        let addresses = Addresses {
-            api: api.local_addr(),
-            peers: peers.local_addr(),
-            admin: admin.as_ref().map(Incoming::local_addr),
-        };
-        Ok(Self { api, peers, admin, addresses })
-    }
+async fn listen(seams: &Seams, what: &'static str, address: &str) -> Result<Incoming, ServeError> {
+    seams.network.listen(address.to_owned()).await.map_err(|source| ServeError::Listen { what, source })
 }
 
 impl Running {
@@ -253,6 +242,8 @@ fn grpc() -> Grpc {
         .initial_connection_window_size(16 << 20)
         .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
+        // Peers give up on requests that take long, by the dozen when this node was stalled. That is no attack.
+        .http2_max_pending_accept_reset_streams(Some(limits::PENDING_RESETS))
 }
 
 fn reflection() -> Result<

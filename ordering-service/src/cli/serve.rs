@@ -49,7 +49,7 @@ pub(super) struct Serve {
 }
 
 pub(super) async fn run(serve: Serve) -> anyhow::Result<()> {
-    telemetry::init(serve.log_json, "info,openraft=warn")?;
+    telemetry::init(serve.log_json, "info,openraft=error")?;
     let plaintext = [("API", &serve.listen), ("peer", &serve.peer_listen), ("admin", &serve.admin_listen)];
     for (what, address) in plaintext {
         plaintext_listen_address(what, address, serve.insecure_plaintext, "--insecure-plaintext").await?;

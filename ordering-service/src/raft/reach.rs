@@ -52,6 +52,7 @@ impl Reach {
         let mut ticks = interval(timing.ping);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut under_way = BTreeSet::new();
+        let mut known_reachable = BTreeSet::new();
         let mut pings = JoinSet::new();
         loop {
             tokio::select! {
@@ -62,6 +63,7 @@ impl Reach {
                     }
                 }
                 _ = ticks.tick() => {
+                    known_reachable = self.log_changes(known_reachable, timing.suspect_quorum_after);
                     for (node_id, info) in nodes() {
                         if node_id == peers.identity().node_id || under_way.contains(&node_id) {
                             continue;
@@ -77,6 +79,18 @@ impl Reach {
                 }
             }
         }
+    }
+
+    /// Says once when a node stops or begins to answer. Returns who answers now.
+    fn log_changes(&self, before: BTreeSet<NodeId>, limit: Duration) -> BTreeSet<NodeId> {
+        let now = self.reachable(limit);
+        for node_id in before.difference(&now) {
+            tracing::warn!(peer = node_id, "the peer does not answer any more");
+        }
+        for node_id in now.difference(&before) {
+            tracing::info!(peer = node_id, "the peer answers");
+        }
+        now
     }
 
     async fn ping(&self, peer: &Peer, limit: Duration) -> Result<(), PeerError> {
