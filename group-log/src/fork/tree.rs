@@ -1,5 +1,5 @@
-//! A gateway's branches of one group: a tree of entries that hangs from the canonical chain. Nothing in it is ever overwritten or
-//! dropped: what this gateway answered for must reach the log, and so must what others may have answered for.
+//! A gateway's branches of one group: a tree of entries that hangs from the canonical chain. Nothing in it is ever overwritten, or
+//! dropped before the log has it: what this gateway answered for must reach the log, and so must what others may have answered for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -122,21 +122,59 @@ impl BranchTree {
         self.entries.is_empty()
     }
 
-    /// Takes in what another gateway or a client brought, in any order, also before its ancestors. Returns whether it is new.
-    pub fn insert(&mut self, entry: BranchEntry) -> Result<bool, BranchRefusal> {
+    /// Takes in what this gateway accepted, or another gateway or a client brought, whatever has become of it meanwhile. Returns
+    /// whether it is new. Its ancestors must be known, up to the log: an entry that could never be reported would keep this gateway
+    /// from acknowledging anything.
+    pub fn insert<V: ForkView>(
+        &mut self,
+        view: &V,
+        entry: BranchEntry,
+    ) -> Result<Result<bool, BranchRefusal>, ReadError<V::Error>> {
         let id = entry.id();
-        if self.entries.contains_key(&id) {
-            return Ok(false);
+        if self.entries.contains_key(&id) || view.recorded(&id)?.is_some() {
+            return Ok(Ok(false));
         }
-        validate_branch_content(&entry.content, &entry.facts)?;
+        if let Err(refusal) = validate_branch_content(&entry.content, &entry.facts) {
+            return Ok(Err(refusal.into()));
+        }
+        // Whatever is in the tree came in this way: so the parent alone tells.
+        let in_tree = self.entries.get(&entry.parent.into()).is_some_and(BranchEntry::is_commit);
+        if !in_tree && !leads_to_state(view.recorded(&entry.parent.into())?) {
+            return Ok(Err(BranchRefusal::UnknownParent { parent: entry.parent }));
+        }
         if self.entries.len() >= MAX_BRANCH_ENTRIES {
-            return Err(BranchRefusal::Full { limit: MAX_BRANCH_ENTRIES as u64 });
+            return Ok(Err(BranchRefusal::Full { limit: MAX_BRANCH_ENTRIES as u64 }));
         }
         if entry.is_commit() {
             self.commits.entry(entry.parent).or_default().insert(id);
         }
         self.entries.insert(id, entry);
-        Ok(true)
+        Ok(Ok(true))
+    }
+
+    /// Drops what the log records at or below its stable position: every gateway and every client has it from there. Returns what
+    /// was dropped.
+    pub fn prune<V: ForkView>(&mut self, view: &V) -> Result<Vec<EntryId>, ReadError<V::Error>> {
+        let stable = view.fork()?.stable;
+        let mut settled = Vec::new();
+        for id in self.entries.keys() {
+            match view.recorded(id)? {
+                Some(Recorded::Canonical { seq, .. } | Recorded::Dead(Dead { seq, .. })) if seq <= stable => {
+                    settled.push(*id);
+                }
+                _ => {}
+            }
+        }
+        for id in &settled {
+            let Some(entry) = self.entries.remove(id) else { continue };
+            if let Some(siblings) = self.commits.get_mut(&entry.parent) {
+                siblings.remove(id);
+                if siblings.is_empty() {
+                    self.commits.remove(&entry.parent);
+                }
+            }
+        }
+        Ok(settled)
     }
 
     /// Whether this gateway may accept an entry on a branch. `view` is its copy of the canonical log, `promised` the position below
@@ -191,7 +229,7 @@ impl BranchTree {
         Ok(Ok(()))
     }
 
-    /// A commit that follows the state: on a branch, or in the canonical chain.
+    /// A commit that follows the state: in the canonical chain, or on a branch that has not lost. One that has lost is in nobody's way.
     fn known_child<V: ForkView>(
         &self,
         view: &V,
@@ -199,9 +237,15 @@ impl BranchTree {
         epoch: u64,
         is_canonical: bool,
     ) -> Result<Option<EntryId>, ReadError<V::Error>> {
-        let canonical = if is_canonical { view.commit_ending(epoch)? } else { None };
-        let on_branch = || self.commits.get(parent).and_then(|children| children.first().copied());
-        Ok(canonical.map(|commit| commit.state_id.into()).or_else(on_branch))
+        if is_canonical && let Some(commit) = view.commit_ending(epoch)? {
+            return Ok(Some(commit.state_id.into()));
+        }
+        for child in self.commits.get(parent).into_iter().flatten() {
+            if self.dead_at(view, child)?.is_none() {
+                return Ok(Some(*child));
+            }
+        }
+        Ok(None)
     }
 
     /// Follows a state to the canonical chain, or gives nothing if the way there is not known.
@@ -239,8 +283,7 @@ impl BranchTree {
         })
     }
 
-    /// Entries that the log does not record, whatever is known about their ancestors. As long as there are any, the gateway does not
-    /// acknowledge anything.
+    /// Entries that the log does not record. As long as there are any, the gateway does not acknowledge anything.
     pub fn unrecorded<V: ForkView>(&self, view: &V) -> Result<Vec<EntryId>, ReadError<V::Error>> {
         let mut unrecorded = Vec::new();
         for id in self.entries.keys() {
@@ -251,8 +294,7 @@ impl BranchTree {
         Ok(unrecorded)
     }
 
-    /// What to report now: every entry that the log does not record and whose way to the log is known, parents before children, in
-    /// as many reports as needed. One without entries if there is nothing: it tells the cluster not to wait for this gateway.
+    /// What to report now: every entry that the log does not record, parents before children, in as many reports as needed. One without entries if there is nothing: it tells the cluster not to wait for this gateway.
     pub fn reports<V: ForkView>(
         &self,
         view: &V,
@@ -309,5 +351,12 @@ impl BranchTree {
             known.insert(state, depth);
         }
         Ok(depth)
+    }
+}
+
+fn leads_to_state(recorded: Option<Recorded>) -> bool {
+    match recorded {
+        Some(Recorded::Canonical { is_state, .. } | Recorded::Dead(Dead { is_state, .. })) => is_state,
+        None => false,
     }
 }
