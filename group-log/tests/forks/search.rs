@@ -13,7 +13,7 @@ fn from_env(name: &str, default: usize) -> usize {
 #[test]
 fn every_world_with_one_commit_and_a_split_keeps_every_promise() {
     let budget = Budget { commits: 1, nets: 2, ..Budget::default() };
-    let found = search(Rules::ALL, budget, from_env("CONCORDAT_WORLDS", 12_000));
+    let found = search(Rules::ALL, budget, from_env("CONCORDAT_WORLDS", 120_000));
     println!(
         "{} worlds, {} steps, depth {}, exhausted: {}",
         found.worlds, found.steps, found.depth, found.exhausted
@@ -24,7 +24,7 @@ fn every_world_with_one_commit_and_a_split_keeps_every_promise() {
 #[test]
 fn every_world_with_two_commits_and_a_split_keeps_every_promise() {
     let budget = Budget { commits: 2, nets: 1, ..Budget::default() };
-    let found = search(Rules::ALL, budget, from_env("CONCORDAT_WORLDS", 12_000));
+    let found = search(Rules::ALL, budget, from_env("CONCORDAT_WORLDS", 120_000));
     println!(
         "{} worlds, {} steps, depth {}, exhausted: {}",
         found.worlds, found.steps, found.depth, found.exhausted
@@ -41,7 +41,7 @@ fn seed() -> u64 {
 fn walks(name: &str, rules: Rules, budget: Budget) {
     let seed = seed();
     println!("replay with CONCORDAT_SEED={seed}");
-    let walks = from_env("CONCORDAT_WALKS", 300) as u64;
+    let walks = from_env("CONCORDAT_WALKS", 3000) as u64;
     let found = walk(rules, budget, seed, walks, 120);
     println!("{name}: {} walks, {} steps, {:?}", found.worlds, found.steps, found.seen);
     found.expect_none();
