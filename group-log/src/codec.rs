@@ -68,11 +68,7 @@ impl Writer {
         self
     }
 
-    pub(crate) fn fixed(self, bytes: &[u8; 32]) -> Self {
-        self.array(bytes)
-    }
-
-    pub(crate) fn array<const N: usize>(mut self, bytes: &[u8; N]) -> Self {
+    pub(crate) fn fixed(mut self, bytes: &[u8; 32]) -> Self {
         self.0.extend_from_slice(bytes);
         self
     }
@@ -144,12 +140,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn fixed(&mut self, field: &'static str) -> Result<[u8; 32], DecodeError> {
-        self.array(field)
-    }
-
-    pub(crate) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(field, N)?);
+        let mut array = [0; 32];
+        array.copy_from_slice(self.take(field, 32)?);
         Ok(array)
     }
 

@@ -97,29 +97,29 @@ fn content_parts(parts: Parts, content: &Content) -> Parts {
     }
 }
 
-pub(crate) struct Parts(Sha256);
+struct Parts(Sha256);
 
 impl Parts {
-    pub(crate) fn new(label: &str) -> Self {
+    fn new(label: &str) -> Self {
         Parts(Sha256::new()).bytes(label.as_bytes())
     }
 
-    pub(crate) fn bytes(self, bytes: &[u8]) -> Self {
+    fn bytes(self, bytes: &[u8]) -> Self {
         let mut parts = self.int(bytes.len() as u64);
         parts.0.update(bytes);
         parts
     }
 
-    pub(crate) fn int(self, value: u64) -> Self {
+    fn int(self, value: u64) -> Self {
         self.fixed(&value.to_be_bytes())
     }
 
-    pub(crate) fn fixed(mut self, bytes: &[u8]) -> Self {
+    fn fixed(mut self, bytes: &[u8]) -> Self {
         self.0.update(bytes);
         self
     }
 
-    pub(crate) fn finish(self) -> [u8; 32] {
+    fn finish(self) -> [u8; 32] {
         self.0.finalize().into()
     }
 }

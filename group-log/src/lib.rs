@@ -18,7 +18,6 @@ mod rules;
 mod validate;
 mod view;
 
-pub mod fork;
 pub mod hash;
 pub mod limits;
 

@@ -7,9 +7,7 @@ mod change;
 mod decide;
 
 pub use change::{Change, WelcomeNote};
-pub(crate) use change::{Made, NewEntry, leaving_window};
 use decide::{Verdict, decide};
-pub(crate) use decide::{closed, commit_ending, outside, record};
 
 use crate::{
     content::{Record, Submission},
@@ -65,7 +63,7 @@ pub fn admit<V: View>(
     }
     Ok(match decide(view, submission)? {
         Verdict::Known(decision) => decision,
-        Verdict::New(new) => Decision::Accepted(new.accepted(&submission.into())),
+        Verdict::New(new) => Decision::Accepted(new.accepted(submission)),
     })
 }
 
@@ -80,7 +78,7 @@ pub fn apply<V: View>(
     match decide(view, submission)? {
         Verdict::Known(decision) => Ok((decision, None)),
         Verdict::New(new) => {
-            let change = new.change(view, &submission.into())?;
+            let change = new.change(view, submission)?;
             Ok((Decision::Accepted(Accepted::from_record(change.seq, &change.record)), Some(change)))
         }
     }

@@ -163,10 +163,10 @@ async fn a_node_that_was_away_past_the_purge_catches_up_from_a_snapshot() {
     let shard = || cluster.node(leader).node().shards.get().unwrap().get(SHARD).unwrap().metrics();
     let missed = shard().last_log_index.unwrap() / 2;
     // A snapshot is taken on a commit: one that was due while another was being written needs one more.
-    let mut more = 0;
+    let more = AtomicU64::new(0);
     until("the log is purged", async || {
-        more += 1;
-        cluster.submit(SHARD, create(&format!("more {more}"))).await;
+        let name = format!("more {}", more.fetch_add(1, Ordering::Relaxed));
+        cluster.submit(SHARD, create(&name)).await;
         shard().purged.is_some_and(|purged| purged.index > missed)
     })
     .await;
