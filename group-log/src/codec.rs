@@ -68,7 +68,11 @@ impl Writer {
         self
     }
 
-    pub(crate) fn fixed(mut self, bytes: &[u8; 32]) -> Self {
+    pub(crate) fn fixed(self, bytes: &[u8; 32]) -> Self {
+        self.array(bytes)
+    }
+
+    pub(crate) fn array<const N: usize>(mut self, bytes: &[u8; N]) -> Self {
         self.0.extend_from_slice(bytes);
         self
     }
@@ -140,8 +144,12 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn fixed(&mut self, field: &'static str) -> Result<[u8; 32], DecodeError> {
-        let mut array = [0; 32];
-        array.copy_from_slice(self.take(field, 32)?);
+        self.array(field)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(field, N)?);
         Ok(array)
     }
 

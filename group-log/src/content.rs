@@ -144,20 +144,29 @@ pub enum EntryKind {
     PolicyChange,
     /// [`Content::Close`]
     Close,
+    /// [`Mark::Side`](crate::fork::Mark::Side), written by the cluster.
+    Side,
+    /// [`Mark::Late`](crate::fork::Mark::Late), written by the cluster.
+    Late,
+    /// [`Mark::Stable`](crate::fork::Mark::Stable), written by the cluster.
+    Stable,
 }
 
 impl EntryKind {
     /// All kinds.
-    pub const ALL: [EntryKind; 6] = [
+    pub const ALL: [EntryKind; 9] = [
         EntryKind::Create,
         EntryKind::Proposal,
         EntryKind::Commit,
         EntryKind::Application,
         EntryKind::PolicyChange,
         EntryKind::Close,
+        EntryKind::Side,
+        EntryKind::Late,
+        EntryKind::Stable,
     ];
 
-    /// Number in hashes and in storage. The same as the field number in `concordat.log.v1.Content`.
+    /// Number in hashes and in storage. For what clients submit, the field number in `concordat.log.v1.Content`.
     pub fn tag(self) -> u8 {
         match self {
             EntryKind::Create => 1,
@@ -166,6 +175,9 @@ impl EntryKind {
             EntryKind::Application => 4,
             EntryKind::PolicyChange => 5,
             EntryKind::Close => 6,
+            EntryKind::Side => 7,
+            EntryKind::Late => 8,
+            EntryKind::Stable => 9,
         }
     }
 
@@ -183,6 +195,9 @@ impl EntryKind {
             EntryKind::Application => "application",
             EntryKind::PolicyChange => "policy_change",
             EntryKind::Close => "close",
+            EntryKind::Side => "side",
+            EntryKind::Late => "late",
+            EntryKind::Stable => "stable",
         }
     }
 }

@@ -97,29 +97,29 @@ fn content_parts(parts: Parts, content: &Content) -> Parts {
     }
 }
 
-struct Parts(Sha256);
+pub(crate) struct Parts(Sha256);
 
 impl Parts {
-    fn new(label: &str) -> Self {
+    pub(crate) fn new(label: &str) -> Self {
         Parts(Sha256::new()).bytes(label.as_bytes())
     }
 
-    fn bytes(self, bytes: &[u8]) -> Self {
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Self {
         let mut parts = self.int(bytes.len() as u64);
         parts.0.update(bytes);
         parts
     }
 
-    fn int(self, value: u64) -> Self {
+    pub(crate) fn int(self, value: u64) -> Self {
         self.fixed(&value.to_be_bytes())
     }
 
-    fn fixed(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn fixed(mut self, bytes: &[u8]) -> Self {
         self.0.update(bytes);
         self
     }
 
-    fn finish(self) -> [u8; 32] {
+    pub(crate) fn finish(self) -> [u8; 32] {
         self.0.finalize().into()
     }
 }

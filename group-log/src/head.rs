@@ -116,7 +116,7 @@ impl Record {
         let tag = reader.byte("kind")?;
         let kind = EntryKind::from_tag(tag).ok_or(DecodeError::Value {
             field: "kind",
-            expected: "a kind of entry (1 to 6)",
+            expected: "a kind of entry (1 to 9)",
             got: tag.into(),
         })?;
         let epoch = reader.int_to("epoch", MAX_EPOCH, EPOCH_BOUND)?;

@@ -87,3 +87,25 @@ impl Default for Limits {
         Limits::REPLICATED
     }
 }
+
+/// Gateways that may be registered for one group.
+pub const MAX_GATEWAYS: usize = 64;
+
+/// Entries that wait for the close of a collection. Beyond that a report is refused; the gateway keeps its entries and reports
+/// again after the close.
+pub const MAX_CANDIDATES: usize = 65_536;
+
+/// Entries of one report. A longer branch is reported in several.
+pub const MAX_REPORT_ENTRIES: usize = 1024;
+
+/// Ids in one [`Side`](crate::fork::Mark::Side) or [`Late`](crate::fork::Mark::Late) entry.
+pub const MAX_MARK_IDS: usize = 1024;
+
+/// Leaves that one commit may add, and that it may remove.
+pub const MAX_COMMIT_LEAVES: usize = 4096;
+
+/// Entries with side branches that are remembered above the stable position, only to know when it is worth to move it.
+pub const MAX_PENDING_MARKS: usize = 1024;
+
+/// Entries that one branch store of a gateway holds for one group.
+pub const MAX_BRANCH_ENTRIES: usize = MAX_CANDIDATES;

@@ -15,11 +15,17 @@ pub fn validate(submission: &Submission, limits: &Limits) -> Result<(), Refusal>
     if submission.epoch > limit {
         return Err(Refusal::EpochOutOfRange { limit, got: submission.epoch });
     }
-    match &submission.content {
+    if kind == EntryKind::Create && submission.parent_state_id.is_some() {
+        return Err(malformed(kind, "parent_state_id", "absent", "present"));
+    }
+    validate_content(&submission.content, limits)
+}
+
+/// Checks a content by itself.
+pub(crate) fn validate_content(content: &Content, limits: &Limits) -> Result<(), Refusal> {
+    let kind = content.kind();
+    match content {
         Content::Create(create) => {
-            if submission.parent_state_id.is_some() {
-                return Err(malformed(kind, "parent_state_id", "absent", "present"));
-            }
             not_empty(kind, "group_info", &create.group_info)?;
             at_most("group_info", limits.group_info_bytes, create.group_info.len())?;
             policy(&create.policy)
@@ -75,7 +81,12 @@ fn not_empty(kind: EntryKind, field: &'static str, bytes: &Bytes) -> Result<(), 
     if bytes.is_empty() { Err(malformed(kind, field, "an MLSMessage", "nothing")) } else { Ok(()) }
 }
 
-fn malformed(kind: EntryKind, field: &'static str, expected: &'static str, got: &'static str) -> Refusal {
+pub(crate) fn malformed(
+    kind: EntryKind,
+    field: &'static str,
+    expected: &'static str,
+    got: &'static str,
+) -> Refusal {
     Refusal::Malformed { kind, field, expected, got }
 }
 

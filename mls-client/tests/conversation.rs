@@ -116,7 +116,7 @@ async fn leaving_is_proposed_and_committed_by_others() {
     ann.sync(&group).await.unwrap();
     ann.commit(&group, Change::new()).await.unwrap();
     ann.leave(&group).await.unwrap();
-    assert_eq!(ann.group(&group).unwrap().status, Status::Left(LeftReason::Left));
+    assert_eq!(ann.group(&group).unwrap().status, Status::Closed);
 }
 
 #[tokio::test]
@@ -208,6 +208,29 @@ async fn closing_ends_a_group_for_everybody() {
     assert!(matches!(ann.send(&group, "x").await, Err(Error::NotMember(_))));
     ann.forget_group(&group).unwrap();
     assert!(matches!(ann.group(&group), Err(Error::UnknownGroup)));
+}
+
+#[tokio::test]
+async fn a_welcome_that_comes_twice_is_taken_in_once_and_the_last_resort_is_renewed() {
+    let gateway = FakeGateway::default();
+    let (ann, bob) = (client(&gateway, "ann"), client(&gateway, "bob"));
+    bob.renew_last_resort().await.unwrap();
+    let group = ann.create_group(NewGroup::default()).await.unwrap();
+    ann.invite(&group, &[id("bob")]).await.unwrap();
+    let welcome = gateway.waiting(&id("bob")).remove(0);
+    assert_eq!(bob.join_waiting(QUIET).await.unwrap(), std::slice::from_ref(&group));
+    let second = ann.create_group(NewGroup::default()).await.unwrap();
+    ann.invite(&second, &[id("bob")]).await.unwrap();
+    let other = gateway.waiting(&id("bob")).remove(0);
+    assert_ne!(welcome.key_package_refs, other.key_package_refs, "another KeyPackage than the first time");
+    assert_eq!(bob.join_waiting(QUIET).await.unwrap(), [second]);
+
+    // The acknowledgement of the first was lost, and bob was removed meanwhile.
+    ann.remove(&group, &[id("bob")]).await.unwrap();
+    bob.sync(&group).await.unwrap();
+    gateway.deliver_again(&id("bob"), welcome);
+    assert_eq!(bob.join_waiting(QUIET).await.unwrap(), []);
+    assert!(matches!(bob.group(&group).unwrap().status, Status::Left(_)));
 }
 
 #[tokio::test]

@@ -26,8 +26,10 @@ fn options() -> ClusterOptions {
 async fn nothing_accepted_is_lost_or_doubled_when_nodes_are_killed_at_any_moment() {
     let seed = seed::seed("sigkill");
     let mut rng = seed::rng(seed, 1 << 40);
-    let cluster = Cluster::start(options()).await.unwrap();
-    let load = Load::start(&cluster, &LoadOptions { seed, ..LoadOptions::default() }).await.unwrap();
+    let cluster = Cluster::start(ClusterOptions { gateways: 2, ..options() }).await.unwrap();
+    let options =
+        LoadOptions { seed, clients_per_group: 2, gateway_clients_per_group: 2, ..LoadOptions::default() };
+    let load = Load::start(&cluster, &options).await.unwrap();
     let mut kills = 0;
     while kills < KILLS {
         load.progress(rng.random_range(1..80), PROGRESS).await.unwrap();
@@ -45,6 +47,13 @@ async fn nothing_accepted_is_lost_or_doubled_when_nodes_are_killed_at_any_moment
         }
         for victim in &victims {
             victim.service().start().unwrap();
+        }
+        if rng.random_ratio(1, 6) {
+            // Gateways keep nothing: one that is killed is missed by nobody for long.
+            let gateways = cluster.gateways();
+            let gateway = gateways.choose(&mut rng).unwrap();
+            gateway.service().kill().await.unwrap();
+            gateway.service().start().unwrap();
         }
     }
     for node in cluster.nodes() {

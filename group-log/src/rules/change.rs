@@ -38,13 +38,28 @@ pub struct WelcomeNote {
     pub key_package_refs: Vec<KeyPackageRef>,
 }
 
+/// What somebody made: a submission, or an entry of a branch.
+#[derive(Clone, Copy)]
+pub(crate) struct Made<'a> {
+    pub(crate) epoch: u64,
+    pub(crate) author: Option<&'a ClientId>,
+    pub(crate) content: &'a Content,
+}
+
+impl<'a> From<&'a Submission> for Made<'a> {
+    fn from(submission: &'a Submission) -> Self {
+        let Submission { epoch, author, content, .. } = submission;
+        Made { epoch: *epoch, author: Some(author), content }
+    }
+}
+
 /// An entry that follows the head.
-pub(super) struct NewEntry {
+pub(crate) struct NewEntry {
     /// The head before it, or nothing for a create.
-    pub(super) head: Option<Head>,
-    pub(super) id: EntryId,
+    pub(crate) head: Option<Head>,
+    pub(crate) id: EntryId,
     /// [`Record::state_id`]
-    pub(super) state_id: StateId,
+    pub(crate) state_id: StateId,
 }
 
 impl NewEntry {
@@ -52,69 +67,65 @@ impl NewEntry {
         self.head.map_or(1, |head| head.seq + 1)
     }
 
-    fn chain(&self, submission: &Submission) -> ChainHash {
+    fn chain(&self, made: &Made<'_>) -> ChainHash {
         let link = ChainLink {
             seq: self.seq(),
-            epoch: submission.epoch,
+            epoch: made.epoch,
             state_id: self.state_id,
-            author: Some(&submission.author),
-            content: &submission.content,
+            author: made.author,
+            content: made.content,
         };
         chain_hash(&self.head.map_or(ChainHash::START, |head| head.chain), &link)
     }
 
     /// Epoch and state of the group after the entry.
-    fn position_after(&self, submission: &Submission) -> (u64, StateId) {
-        match (&submission.content, self.head) {
-            (Content::Commit(_), _) => (submission.epoch + 1, self.state_id),
-            (_, None) => (submission.epoch, self.state_id),
+    fn position_after(&self, made: &Made<'_>) -> (u64, StateId) {
+        match (made.content, self.head) {
+            (Content::Commit(_), _) => (made.epoch + 1, self.state_id),
+            (_, None) => (made.epoch, self.state_id),
             (_, Some(head)) => (head.epoch, head.state_id),
         }
     }
 
-    pub(super) fn accepted(&self, submission: &Submission) -> Accepted {
-        let (epoch, state_id) = self.position_after(submission);
-        Accepted { seq: self.seq(), epoch, state_id, chain: self.chain(submission) }
+    pub(super) fn accepted(&self, made: &Made<'_>) -> Accepted {
+        let (epoch, state_id) = self.position_after(made);
+        Accepted { seq: self.seq(), epoch, state_id, chain: self.chain(made) }
     }
 
-    pub(super) fn change<V: View>(
-        &self,
-        view: &V,
-        submission: &Submission,
-    ) -> Result<Change, ReadError<V::Error>> {
-        let Accepted { seq, epoch, state_id, chain } = self.accepted(submission);
-        let kind = submission.content.kind();
+    pub(crate) fn change<V: View>(&self, view: &V, made: &Made<'_>) -> Result<Change, ReadError<V::Error>> {
+        let Accepted { seq, epoch, state_id, chain } = self.accepted(made);
+        let kind = made.content.kind();
         let record = Record {
             id: self.id,
             kind,
-            epoch: submission.epoch,
+            epoch: made.epoch,
             state_id: self.state_id,
             chain,
-            author: Some(submission.author.clone()),
+            author: made.author.cloned(),
             epoch_after: epoch,
             state_after: state_id,
         };
         let commit_ending = match (kind, self.head) {
             (EntryKind::Commit, Some(head)) => {
                 let parent = head.state_id;
-                Some((submission.epoch, CommitRef { seq, parent, state_id: self.state_id, chain }))
+                Some((made.epoch, CommitRef { seq, parent, state_id: self.state_id, chain }))
             }
             _ => None,
         };
         Ok(Change {
-            head: self.head_after(submission, &record, seq),
+            head: self.head_after(made, &record, seq),
             seq,
             commit_ending,
             recent_put: is_indexed(kind).then_some(self.id),
             recent_delete: leaving_window(view, seq)?,
-            welcomes: welcome_notes(&submission.content),
+            welcomes: welcome_notes(made.content),
             record,
         })
     }
 
-    fn head_after(&self, submission: &Submission, record: &Record, seq: u64) -> Head {
+    fn head_after(&self, made: &Made<'_>, record: &Record, seq: u64) -> Head {
         let Record { epoch_after: epoch, state_after: state_id, chain, .. } = *record;
-        let head = match (self.head, &submission.content) {
+        let head = match (self.head, made.content) {
             (Some(head), _) => Head { epoch, state_id, seq, chain, ..head },
             (None, Content::Create(Create { kind, policy, .. })) => Head {
                 kind: *kind,
@@ -130,7 +141,7 @@ impl NewEntry {
             },
             (None, _) => unreachable!("without a head only a create is admitted"),
         };
-        match &submission.content {
+        match made.content {
             Content::PolicyChange { policy } => Head { policy: *policy, ..head },
             Content::Close => Head { closed: Some(seq), ..head },
             Content::Commit(commit) if !commit.group_info.is_empty() => {
@@ -142,7 +153,7 @@ impl NewEntry {
 }
 
 /// The id that the entry `seq` pushes out of the window.
-fn leaving_window<V: View>(view: &V, seq: u64) -> Result<Option<EntryId>, ReadError<V::Error>> {
+pub(crate) fn leaving_window<V: View>(view: &V, seq: u64) -> Result<Option<EntryId>, ReadError<V::Error>> {
     match seq.checked_sub(DEDUPE_WINDOW) {
         None | Some(0) => Ok(None),
         Some(old) => {
@@ -177,5 +188,6 @@ fn is_indexed(kind: EntryKind) -> bool {
     match kind {
         EntryKind::Proposal | EntryKind::Application | EntryKind::PolicyChange => true,
         EntryKind::Create | EntryKind::Commit | EntryKind::Close => false,
+        EntryKind::Side | EntryKind::Late | EntryKind::Stable => false,
     }
 }

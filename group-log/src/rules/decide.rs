@@ -124,7 +124,7 @@ fn known<V: View>(
     })
 }
 
-fn outside(epoch: u64, oldest: u64, head: &Head) -> Option<Refusal> {
+pub(crate) fn outside(epoch: u64, oldest: u64, head: &Head) -> Option<Refusal> {
     if epoch > head.epoch {
         Some(Refusal::EpochAhead { head_epoch: head.epoch, got: epoch })
     } else if epoch < oldest {
@@ -134,7 +134,7 @@ fn outside(epoch: u64, oldest: u64, head: &Head) -> Option<Refusal> {
     }
 }
 
-fn closed(head: &Head) -> Option<Refusal> {
+pub(crate) fn closed(head: &Head) -> Option<Refusal> {
     head.closed.map(|closed_seq| Refusal::GroupClosed { closed_seq })
 }
 
@@ -157,10 +157,10 @@ fn new_entry(head: Option<Head>, id: EntryId, state_id: StateId) -> Verdict {
     Verdict::New(Box::new(NewEntry { head, id, state_id }))
 }
 
-pub(super) fn record<V: View>(view: &V, seq: u64) -> Result<Record, ReadError<V::Error>> {
+pub(crate) fn record<V: View>(view: &V, seq: u64) -> Result<Record, ReadError<V::Error>> {
     view.record(seq)?.ok_or(ReadError::Missing { what: "the record of an entry" })
 }
 
-fn commit_ending<V: View>(view: &V, epoch: u64) -> Result<CommitRef, ReadError<V::Error>> {
+pub(crate) fn commit_ending<V: View>(view: &V, epoch: u64) -> Result<CommitRef, ReadError<V::Error>> {
     view.commit_ending(epoch)?.ok_or(ReadError::Missing { what: "the commit that ended an epoch" })
 }

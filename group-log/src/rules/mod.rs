@@ -7,7 +7,9 @@ mod change;
 mod decide;
 
 pub use change::{Change, WelcomeNote};
+pub(crate) use change::{Made, NewEntry, leaving_window};
 use decide::{Verdict, decide};
+pub(crate) use decide::{closed, commit_ending, outside, record};
 
 use crate::{
     content::{Record, Submission},
@@ -63,7 +65,7 @@ pub fn admit<V: View>(
     }
     Ok(match decide(view, submission)? {
         Verdict::Known(decision) => decision,
-        Verdict::New(new) => Decision::Accepted(new.accepted(submission)),
+        Verdict::New(new) => Decision::Accepted(new.accepted(&submission.into())),
     })
 }
 
@@ -78,7 +80,7 @@ pub fn apply<V: View>(
     match decide(view, submission)? {
         Verdict::Known(decision) => Ok((decision, None)),
         Verdict::New(new) => {
-            let change = new.change(view, submission)?;
+            let change = new.change(view, &submission.into())?;
             Ok((Decision::Accepted(Accepted::from_record(change.seq, &change.record)), Some(change)))
         }
     }

@@ -104,7 +104,7 @@ pub(super) async fn leave(session: &Session, group: &GroupArg) -> anyhow::Result
     let group = session.group(group)?;
     session.client.leave(&group).await?;
     match session.client.group(&group)?.status {
-        Status::Left(_) => println!("You have left, and with you the last member."),
+        Status::Closed => println!("You were the only member, so the group is closed."),
         _ => println!("The others were asked to let you go; `watch` until one of them has committed it."),
     }
     Ok(())

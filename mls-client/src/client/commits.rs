@@ -69,7 +69,7 @@ impl Client {
         self.pursue_pending(group).await
     }
 
-    async fn pursue_pending(&self, group: &GroupId) -> Result<(), Error> {
+    pub(super) async fn pursue_pending(&self, group: &GroupId) -> Result<(), Error> {
         let Some(pending) = self.record(group)?.pending else { return Ok(()) };
         match self.settle(group, pending.state_id()).await? {
             Some(Resolution::Superseded { .. }) if pending.kind == PendingKind::Commit => {

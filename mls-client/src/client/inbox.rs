@@ -103,6 +103,13 @@ impl Client {
     async fn accept(&self, group: &GroupId, welcome: PendingWelcome) -> Result<bool, Error> {
         let turns = self.turns(group);
         let _turn = turns.commit.lock().await;
+        if self.record(group).is_ok_and(|record| record.pending.is_some()) {
+            // Perhaps this client is coming back by itself already.
+            self.pursue_pending(group).await?;
+        }
+        if self.record(group).is_ok_and(|record| record.seq >= welcome.seq) {
+            return Ok(false);
+        }
         if self.record(group).is_ok_and(|record| record.status == Status::Active) {
             // Perhaps it was removed meanwhile and then added again: the log tells, and is read up to there first.
             self.catch_up(group, welcome.seq).await?;
@@ -122,19 +129,24 @@ impl Client {
             state: StateId::from_slice(&welcome.state_id).map_err(broken)?,
         };
         let private = self.options().private_handshakes;
-        let events = self.with_store(|store| {
+        let (used_up, events) = self.with_store(|store| {
             let old = GroupWork::load(store, &self.inner.crypto, group)?;
             let provider = Provider::new(Arc::clone(&self.inner.crypto), store.values(IDENTITY)?);
             let work = group::join_welcome(provider, invitation, old, policy, private)?;
-            Ok::<_, Error>(work.save(store)?)
+            let used_up = work.identity.as_ref().is_some_and(|(before, after)| before != after);
+            Ok::<_, Error>((used_up, work.save(store)?))
         })?;
         self.publish(events);
+        if !used_up {
+            // It was the one of last resort. The less often that one is used, the better.
+            self.renew_last_resort().await?;
+        }
         Ok(true)
     }
 
     /// The policy decides for how many epochs secrets are kept. Later changes of it are in the log.
     async fn policy_of(&self, group: &GroupId) -> Result<Policy, Error> {
-        let request = GetHeadRequest { group_id: group.to_bytes(), linearizable: false };
+        let request = GetHeadRequest { group_id: group.to_bytes(), linearizable: true };
         match self.persist(|| self.transport().get_head(request.clone())).await {
             Ok(head) => Ok(wire::policy(head.policy)),
             Err(error) if error.reason == Some(Reason::GroupNotFound) => Ok(Policy::default()),

@@ -4,14 +4,7 @@ use concordat_proto::{gateway::v1::submit_response::Outcome, log::v1::Reason};
 use group_log::GroupId;
 
 use super::{Change, Client, counters::Tally};
-use crate::{
-    error::Error,
-    event::EventKind,
-    group,
-    store::{LeftReason, OutboxItem, Status},
-    transport::CallError,
-    wire,
-};
+use crate::{error::Error, event::EventKind, group, store::OutboxItem, transport::CallError, wire};
 
 /// A message that is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,18 +43,11 @@ impl Client {
     }
 
     /// Asks the other members to remove this client (a member cannot commit its own removal), and returns when that is in the log. A
-    /// running client asks again in each new epoch until it is gone. The only member of a group ends it.
+    /// running client asks again in each new epoch until it is gone. The only member of a group closes it.
     pub async fn leave(&self, group: &GroupId) -> Result<(), Error> {
         self.catch_up(group, 0).await?;
-        let alone = self.group(group)?.members.len() == 1;
-        if alone {
-            return self.with_group(group, |work| {
-                work.active()?;
-                let reason = LeftReason::Left;
-                work.forget_state(Status::Left(reason.clone()));
-                work.events.push(EventKind::Left { reason });
-                Ok(())
-            });
+        if self.group(group)?.members.len() == 1 {
+            return self.close_group(group).await;
         }
         self.with_group(group, group::enqueue_leave)?;
         self.flush(group).await

@@ -132,13 +132,8 @@ impl Client {
                     return;
                 }
             };
-            match error.reason {
-                Some(Reason::CursorMismatch) => return self.reject_log(group, &error.message),
-                // A create that is pending has no log yet.
-                Some(Reason::GroupNotFound) if !self.is_joining(group) => {
-                    return self.reject_log(group, &error.message);
-                }
-                _ => {}
+            if error.reason == Some(Reason::CursorMismatch) {
+                return self.reject_log(group, &error.message);
             }
             if !self.follows(group) {
                 return;
@@ -146,10 +141,6 @@ impl Client {
             Tally::count(&self.tally().reconnects);
             self.pause(&mut backoff, error.retry_after).await;
         }
-    }
-
-    fn is_joining(&self, group: &GroupId) -> bool {
-        self.record(group).is_ok_and(|record| record.status == Status::Joining)
     }
 
     async fn follow_once(&self, group: &GroupId, backoff: &mut Backoff) -> Result<(), Error> {

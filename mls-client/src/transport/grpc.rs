@@ -37,7 +37,7 @@ pub struct GrpcTransport {
 }
 
 impl GrpcTransport {
-    /// A transport for `client` to the gateway at `url` (such as `http://127.0.0.1:7400`), over TCP. Does not connect yet.
+    /// A transport for `client` to the gateway at `url` (such as `http://127.0.0.1:7400`; `http://` may be left out), over TCP. Does not connect yet.
     pub fn new(url: &str, client: &ClientId) -> Result<Self, Error> {
         Self::over(tcp_network(), url, client)
     }
@@ -47,7 +47,8 @@ impl GrpcTransport {
         let invalid = |why: String| {
             Error::Invalid(format!("`{url}` is not the URL of a gateway: {why}; expected http://host:port"))
         };
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| invalid(e.to_string()))?;
+        let whole = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+        let endpoint = Endpoint::from_shared(whole).map_err(|e| invalid(e.to_string()))?;
         if endpoint.uri().scheme_str() != Some("http") {
             return Err(invalid("only http is supported".into()));
         }

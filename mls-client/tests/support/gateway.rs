@@ -267,6 +267,11 @@ impl FakeGateway {
         self.lock().inboxes.get(client).cloned().unwrap_or_default()
     }
 
+    /// The acknowledgement of this Welcome was lost.
+    pub(crate) fn deliver_again(&self, client: &ClientId, welcome: pb::PendingWelcome) {
+        self.lock().inboxes.entry(client.clone()).or_default().push(welcome);
+    }
+
     pub(crate) fn ack(&self, client: &ClientId, cursor: &pb::InboxCursor) -> u32 {
         let mut state = self.lock();
         let inbox = state.inboxes.entry(client.clone()).or_default();

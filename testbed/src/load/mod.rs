@@ -2,6 +2,7 @@
 
 mod follower;
 mod reader;
+mod route;
 mod worker;
 
 use std::{
@@ -18,6 +19,7 @@ use rand::RngCore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::route::{GatewayRoute, Route};
 use crate::{
     Cluster,
     check::{FinalLogs, Report, Summary, check},
@@ -36,6 +38,8 @@ pub struct LoadOptions {
     pub groups: usize,
     /// Clients that race for each group.
     pub clients_per_group: usize,
+    /// Clients beside them that race for each group through gateways.
+    pub gateway_clients_per_group: usize,
     /// Data shards of the cluster.
     pub data_shards: u32,
     /// Length of a message in bytes, at least 32.
@@ -46,7 +50,14 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { groups: 8, clients_per_group: 4, data_shards: 2, message_bytes: 200, seed: 0 }
+        Self {
+            groups: 8,
+            clients_per_group: 4,
+            gateway_clients_per_group: 0,
+            data_shards: 2,
+            message_bytes: 200,
+            seed: 0,
+        }
     }
 }
 
@@ -97,14 +108,20 @@ impl Load {
             let group = GroupId::new(name.into_bytes()).expect("a short name is a group id");
             let wanted = 1 + (number as u32) % options.data_shards;
             let shard = client.assign(&group, wanted, READY_DEADLINE).await?;
-            for racer in 0..options.clients_per_group {
-                let part = 1 + (number * options.clients_per_group + racer) as u64;
+            let racers = options.clients_per_group + options.gateway_clients_per_group;
+            for racer in 0..racers {
+                let part = 1 + (number * racers + racer) as u64;
+                let route = if racer < options.clients_per_group {
+                    Route::Ordering { client: client.clone(), shard }
+                } else {
+                    Route::Gateway(GatewayRoute::new(cluster.gateway_addresses(), racer))
+                };
                 let worker = worker::Worker::new(
                     client.clone(),
                     Arc::clone(&history),
                     Arc::clone(&accepted),
                     group.clone(),
-                    shard,
+                    route,
                     options.message_bytes,
                     seed::rng(options.seed, part),
                 );

@@ -6,12 +6,9 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use concordat_proto::{log::v1::Reason, ordering::v1::outcome::Outcome};
 use group_log::{
-    Accepted, ClientId, Commit, Content, Create, Entry, EntryKind, GroupId, GroupKind, Policy, StateId,
-    Submission,
+    ClientId, Commit, Content, Create, EntryKind, GroupId, GroupKind, Policy, StateId, Submission,
 };
-use prost::Message;
 use rand::{Rng, RngCore};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::sleep;
@@ -20,8 +17,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     history::{Answer, Call, ContentKey, History},
     limits::RETRY_PAUSE,
-    ordering::{Attempt, OrderingClient, group_command},
+    mls_bytes::{ContentType, group_info, private_message},
+    ordering::OrderingClient,
 };
+
+use super::route::Route;
 
 /// Of a hundred submissions without an answer, so many are given up instead of submitted again.
 const ABANDONED_PERCENT: u32 = 10;
@@ -31,7 +31,7 @@ pub(super) struct Worker {
     history: Arc<History>,
     accepted: Arc<AtomicU64>,
     group: GroupId,
-    shard: u32,
+    route: Route,
     message_bytes: usize,
     rng: ChaCha8Rng,
     /// Epoch and state that this client believes to be current; nothing if it has to find out.
@@ -46,11 +46,11 @@ impl Worker {
         history: Arc<History>,
         accepted: Arc<AtomicU64>,
         group: GroupId,
-        shard: u32,
+        route: Route,
         message_bytes: usize,
         rng: ChaCha8Rng,
     ) -> Self {
-        Self { client, history, accepted, group, shard, message_bytes, rng, position: None, created: false }
+        Self { client, history, accepted, group, route, message_bytes, rng, position: None, created: false }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -64,10 +64,8 @@ impl Worker {
             }
             let submission = self.draw();
             let key = ContentKey::of(&submission.content);
-            let epoch = submission.epoch;
-            let command = Bytes::from(group_command(submission).encode_to_vec());
             while !stop.is_cancelled() {
-                match self.attempt(&key, epoch, command.clone()).await {
+                match self.attempt(&key, &submission).await {
                     Some(Answer::Unknown) if self.rng.random_ratio(ABANDONED_PERCENT, 100) => break,
                     // The same bytes again.
                     Some(Answer::Unknown) | None => sleep(RETRY_PAUSE).await,
@@ -81,18 +79,15 @@ impl Worker {
     }
 
     /// One attempt; recorded unless nothing was proposed.
-    async fn attempt(&mut self, key: &ContentKey, epoch: u64, command: Bytes) -> Option<Answer> {
+    async fn attempt(&mut self, key: &ContentKey, submission: &Submission) -> Option<Answer> {
         let start = self.history.moment();
-        let attempt = self.client.attempt(self.shard, command).await;
+        let answer = self.route.attempt(submission).await?;
         let end = self.history.moment();
-        let answer = match attempt {
-            Attempt::Lost => Answer::Unknown,
-            Attempt::Answered(outcome) => answer(outcome)?,
-        };
         if matches!(answer, Answer::Accepted { .. }) {
             self.accepted.fetch_add(1, Ordering::Relaxed);
         }
-        let (group, key, recorded) = (self.group.clone(), key.clone(), answer.clone());
+        let (group, epoch) = (self.group.clone(), submission.epoch);
+        let (key, recorded) = (key.clone(), answer.clone());
         self.history.call(Call { group, epoch, key, start, end, answer: recorded });
         Some(answer)
     }
@@ -123,18 +118,18 @@ impl Worker {
         };
         let Some((epoch, state)) = self.position else {
             // All clients of a group create it with the same bytes: one does, the others are told so.
-            let group_info = self.group.to_bytes();
+            let group_info = group_info(self.group.as_bytes(), 0);
             let create = Create { kind: GroupKind::Mls, policy: Policy::default(), group_info };
             return submission(0, None, Content::Create(create));
         };
         let mut message = vec![0; self.message_bytes];
         self.rng.fill_bytes(&mut message);
-        let message = Bytes::from(message);
+        let wrapped = |content| private_message(self.group.as_bytes(), epoch, content, &message);
         let content = match self.rng.random_range(0..10) {
-            0..2 => Content::Application { message },
-            2 => Content::Proposal { message },
+            0..2 => Content::Application { message: wrapped(ContentType::Application) },
+            2 => Content::Proposal { message: wrapped(ContentType::Proposal) },
             _ => Content::Commit(Commit {
-                message,
+                message: wrapped(ContentType::Commit),
                 welcome: Bytes::new(),
                 group_info: Bytes::new(),
                 recipients: Vec::new(),
@@ -143,31 +138,4 @@ impl Worker {
         let parent = self.rng.random::<bool>().then_some(state);
         submission(epoch, parent, content)
     }
-}
-
-/// What an outcome says about a submission to a group; nothing if it was not even proposed.
-fn answer(outcome: Outcome) -> Option<Answer> {
-    Some(match outcome {
-        Outcome::Accepted(accepted) => {
-            let Accepted { seq, epoch, state_id, chain } =
-                accepted.try_into().unwrap_or_else(|error| panic!("an accepted answer is broken: {error}"));
-            Answer::Accepted { seq, epoch, state_id, chain }
-        }
-        Outcome::Superseded(superseded) => {
-            let winner = superseded.winner.map(Entry::try_from);
-            match winner {
-                Some(Ok(winner)) => Answer::Superseded { winner: Box::new(winner) },
-                other => panic!("a superseded answer has no usable winner: {other:?}"),
-            }
-        }
-        Outcome::Refused(refused) => Answer::Refused {
-            reason: Reason::try_from(refused.reason)
-                .map_or("?", |reason| reason.as_str_name())
-                .trim_start_matches("REASON_")
-                .to_owned(),
-        },
-        Outcome::Unknown(_) => Answer::Unknown,
-        Outcome::NotLeader(_) | Outcome::Overloaded(_) => return None,
-        other => panic!("a submission to a group was answered with {other:?}"),
-    })
 }

@@ -1,0 +1,90 @@
+//! Who may still come with something old: registered gateways, what they acknowledge, and the position that follows from it.
+
+use crate::{
+    fork::{
+        answer::{Answer, Rejection},
+        draft::{Draft, Read},
+        facts::GatewayId,
+        marks::Mark,
+        report::demls_head,
+        view::ForkView,
+    },
+    head::Head,
+    limits::MAX_GATEWAYS,
+    rules::record,
+};
+
+/// `gateway` has nothing unreported at or below `position`, and promised durably not to fork below it.
+pub(super) fn ack<V: ForkView>(
+    draft: &mut Draft<'_, V>,
+    gateway: GatewayId,
+    position: u64,
+) -> Read<Answer, V> {
+    let head = match demls_head(draft).and_then(|head| reachable(head, position)) {
+        Ok(head) => head,
+        Err(rejection) => return Ok(Answer::Rejected(rejection)),
+    };
+    match draft.fork.gateways.get_mut(&gateway) {
+        None => return Ok(Answer::Rejected(Rejection::NotRegistered)),
+        Some(acknowledged) => *acknowledged = position.max(*acknowledged),
+    }
+    advance(draft, head)
+}
+
+/// From now on nothing becomes stable without this gateway. It starts at the stable position, and must have the log that far.
+pub(super) fn register<V: ForkView>(
+    draft: &mut Draft<'_, V>,
+    gateway: GatewayId,
+    position: u64,
+) -> Read<Answer, V> {
+    if let Err(rejection) = demls_head(draft).and_then(|head| reachable(head, position)) {
+        return Ok(Answer::Rejected(rejection));
+    }
+    let stable = draft.fork.stable;
+    if position < stable {
+        return Ok(Answer::Rejected(Rejection::NotFollowed { stable, got: position }));
+    }
+    let got = draft.fork.gateways.len() as u64 + 1;
+    if !draft.fork.gateways.contains_key(&gateway) && got > MAX_GATEWAYS as u64 {
+        let limit = MAX_GATEWAYS as u64;
+        return Ok(Answer::Rejected(Rejection::TooMany { what: "registered gateways", limit, got }));
+    }
+    draft.fork.gateways.entry(gateway).or_insert(stable);
+    Ok(Answer::Gateways { stable })
+}
+
+/// A gateway that does not come back blocks nobody any more. What it still brings may be late.
+pub(super) fn evict<V: ForkView>(draft: &mut Draft<'_, V>, gateway: GatewayId) -> Read<Answer, V> {
+    let head = match demls_head(draft) {
+        Ok(head) => head,
+        Err(rejection) => return Ok(Answer::Rejected(rejection)),
+    };
+    draft.fork.gateways.remove(&gateway);
+    if let Some(collecting) = &mut draft.fork.collecting {
+        collecting.reported.remove(&gateway);
+    }
+    advance(draft, head)
+}
+
+fn reachable(head: Head, position: u64) -> Result<Head, Rejection> {
+    if position > head.seq {
+        return Err(Rejection::PositionAhead { head_seq: head.seq, got: position });
+    }
+    Ok(head)
+}
+
+/// Appends `Stable` when the least acknowledged position has passed a commit or a side branch. Only then is there something to
+/// delete; and so `Stable` entries do not call forth further ones.
+fn advance<V: ForkView>(draft: &mut Draft<'_, V>, head: Head) -> Read<Answer, V> {
+    let stable = draft.fork.stable;
+    let least = draft.fork.slowest().map_or(stable, |(_, position)| position);
+    if least > stable {
+        let epoch = record(draft, least)?.epoch_after;
+        let passed_marks = draft.fork.pending_marks.range(stable + 1..=least).next().is_some();
+        if passed_marks || epoch != draft.fork.stable_epoch {
+            draft.append_mark(head, Mark::Stable { position: least })?;
+            draft.stand_at(least, epoch);
+        }
+    }
+    Ok(Answer::Gateways { stable: draft.fork.stable })
+}

@@ -1,0 +1,457 @@
+//! Everything that can happen in a world, one step at a time.
+
+use std::rc::Rc;
+
+use group_log::{
+    GroupKind,
+    fork::{Answer, Close, Command, Mode, ModeMachine, Signals},
+};
+
+use super::world::{Checked, It, Kind, Mask, OUT, World, Z, bit, bits, gateway_id};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// The network changes: who reaches the quorum, who reaches whom.
+    Net(u8, u8),
+    /// A gateway reads the log.
+    Pull(u8),
+    /// A gateway relays its copy of the log, or an entry of its tree, to another.
+    RelayLog(u8, u8),
+    RelayEntry(u8, u8, u8),
+    /// A gateway finds the quorum lost, or back.
+    Fork(u8),
+    Heal(u8),
+    /// A member makes an entry; submits it to the cluster; has it accepted on a branch by a gateway.
+    Make(u8, Kind),
+    Submit(u8, u8),
+    Accept(u8, u8, u8),
+    /// Something arrives at the cluster.
+    Deliver(u8),
+    Report(u8),
+    DeliverReport(u8),
+    Ack(u8),
+    DeliverAck(u8),
+    /// The leader closes with one nonce or another.
+    Close(u8),
+    /// A client processes an entry of a branch; the log; moves to another gateway; uploads.
+    Learn(u8, u8),
+    Consume(u8),
+    Move(u8, u8),
+    Upload(u8, u8),
+    Crash(u8),
+    Restart(u8),
+    Lose(u8),
+    Evict(u8),
+    Register(u8),
+    /// Gateway 2 invents branches, lies about what it has reported, forgets.
+    EvilAccept(u8, u8),
+    EvilAck,
+    EvilDrop,
+}
+
+/// Nonces that a close is tried with. Together they make any of two or three equal branches win.
+pub const NONCES: u8 = 3;
+
+impl World {
+    /// Everything that can happen now. With `every_net` any network, else a few typical ones.
+    pub fn acts(&self, every_net: bool) -> Vec<Act> {
+        let mut acts = Vec::new();
+        self.net_acts(every_net, &mut acts);
+        for gateway in 0..3 {
+            self.gateway_acts(gateway, every_net, &mut acts);
+        }
+        for index in bits(self.submitted & !self.recorded()) {
+            // What would be answered without a change is left out.
+            let counts = !self.is_commit(index) || (self.parent(index) == self.head() && !self.collecting());
+            if counts {
+                acts.push(Act::Deliver(index as u8));
+            }
+        }
+        if self.collecting() && (self.rules.evict || self.all_reported()) {
+            acts.extend((0..NONCES).map(Act::Close));
+        }
+        for member in 0..4 {
+            self.client_acts(member, &mut acts);
+        }
+        if self.rules.evil {
+            self.evil_acts(&mut acts);
+        }
+        acts
+    }
+
+    pub fn all_reported(&self) -> bool {
+        let gateways: Vec<_> = (0..3).map(gateway_id).collect();
+        self.cluster.state().ready_to_close(gateways.iter())
+    }
+
+    fn net_acts(&self, every_net: bool, acts: &mut Vec<Act>) {
+        if self.budget.nets == 0 {
+            return;
+        }
+        let now = (self.quorum, self.links);
+        let typical = [(7, 7), (0, 0), (6, 4), (3, 1), (0, 1), (0, 5), (1, 0)];
+        let every = (0..8).flat_map(|quorum| (0..8).map(move |links| (quorum, links)));
+        let nets: Vec<_> = if every_net { every.collect() } else { typical.to_vec() };
+        acts.extend(
+            nets.into_iter().filter(|net| *net != now).map(|(quorum, links)| Act::Net(quorum, links)),
+        );
+    }
+
+    fn gateway_acts(&self, g: usize, every_net: bool, acts: &mut Vec<Act>) {
+        let id = g as u8;
+        let gateway = &self.gateways[g];
+        let items = self.log.len() as u8;
+        if gateway.up() {
+            let reaches = self.reaches_quorum(g);
+            let mode = gateway.machine.mode();
+            if self.quorum >> g & 1 == 1 && gateway.view < items {
+                acts.push(Act::Pull(id));
+            }
+            if !reaches
+                && mode != Mode::Forked
+                && gateway.view >= gateway.promised
+                && (every_net || self.is_wanted(g))
+            {
+                acts.push(Act::Fork(id));
+            }
+            let settled = mode == Mode::Reconciling && self.has_unrecorded(g);
+            if reaches && mode != Mode::Ordered && !settled {
+                acts.push(Act::Heal(id));
+            }
+            for other in (0..3).filter(|other| *other != g && self.linked(g, *other)) {
+                if self.gateways[other].view < gateway.view {
+                    acts.push(Act::RelayLog(id, other as u8));
+                }
+                let news = bits(gateway.tree_mask & !self.gateways[other].tree_mask);
+                let news = news.filter(|index| self.would_insert(other, *index));
+                acts.extend(news.map(|index| Act::RelayEntry(id, other as u8, index as u8)));
+            }
+            if reaches && mode != Mode::Forked {
+                let entries = self.reportable(g);
+                let is_awaited = self.collecting() && !self.reported_by(g);
+                if self.reporting[g] != entries && (entries != 0 || is_awaited) {
+                    acts.push(Act::Report(id));
+                }
+                if self.would_ack(g) {
+                    acts.push(Act::Ack(id));
+                }
+                if !self.registered(g) && gateway.view == items {
+                    acts.push(Act::Register(id));
+                }
+            }
+        }
+        if gateway.down == 1 {
+            acts.push(Act::Restart(id));
+        }
+        if gateway.up() && self.budget.crashes > 0 {
+            acts.push(Act::Crash(id));
+        }
+        if gateway.down < 2 && self.budget.losses > 0 {
+            acts.push(Act::Lose(id));
+        }
+        if self.reporting[g] != 0 {
+            acts.push(Act::DeliverReport(id));
+        }
+        if self.acking[g] > self.acked(g) {
+            acts.push(Act::DeliverAck(id));
+        }
+        if self.rules.evict && self.budget.evictions > 0 && self.registered(g) {
+            acts.push(Act::Evict(id));
+        }
+    }
+
+    pub fn may_ack(&self, g: usize) -> bool {
+        let unrecorded = self.rules.report_before_ack && self.has_unrecorded(g);
+        let signals = Signals {
+            now_ms: 0,
+            quorum: true,
+            outcome_unknown: false,
+            view_covers_promise: true,
+            unrecorded,
+        };
+        self.gateways[g].machine.may_acknowledge(&signals)
+    }
+
+    fn would_ack(&self, g: usize) -> bool {
+        let view = self.gateways[g].view;
+        let last = self.acked(g).max(self.acking[g]);
+        self.registered(g)
+            && view > last
+            && self.may_ack(g)
+            && self.log[last as usize..view as usize]
+                .iter()
+                .any(|item| !matches!(item, It::Stable(_) | It::App(_)))
+    }
+
+    /// Somebody at this gateway, or at one linked to it, has something to be accepted.
+    fn is_wanted(&self, g: usize) -> bool {
+        let settled = self.accepted | self.recorded();
+        (1..self.ents.len()).any(|index| {
+            let at = self.clients[self.ents[index].author as usize].at as usize;
+            !bit(settled, index) && (at == g || (at < 3 && self.linked(g, at)))
+        })
+    }
+
+    fn client_acts(&self, member: usize, acts: &mut Vec<Act>) {
+        let id = member as u8;
+        let client = &self.clients[member];
+        if self.budget.moves > 0 {
+            acts.extend((0..4).filter(|at| *at != client.at).map(|at| Act::Move(id, at)));
+        }
+        let at = client.at as usize;
+        if at > 2 || !self.gateways[at].up() {
+            return;
+        }
+        let gateway = &self.gateways[at];
+        if client.position < gateway.view {
+            acts.push(Act::Consume(id));
+        }
+        for index in bits(gateway.tree_mask & !client.read) {
+            let ent = &self.ents[index];
+            let entitled = self.is_member(member, ent.parent) || (member == Z && ent.kind == Kind::AddZ);
+            let own = ent.author == id && bit(client.held, index);
+            if entitled && self.can_process(member, index) && !own {
+                acts.push(Act::Learn(id, index as u8));
+            }
+        }
+        if client.current != OUT && bit(client.held, client.current as usize) {
+            self.make_acts(member, acts);
+        }
+        for index in (1..self.ents.len()).filter(|index| self.ents[*index].author == id) {
+            self.offer_acts(member, index, acts);
+        }
+        if self.rules.upload {
+            let read = if self.rules.evil { client.read } else { client.read & self.accepted };
+            let news = read & !gateway.tree_mask & !self.recorded_at(gateway.view as usize);
+            let news = bits(news).filter(|index| self.would_insert(at, *index));
+            acts.extend(news.map(|index| Act::Upload(id, index as u8)));
+        }
+    }
+
+    /// One pending commit at a time in each state.
+    fn make_acts(&self, member: usize, acts: &mut Vec<Act>) {
+        let client = &self.clients[member];
+        let id = member as u8;
+        let members = self.members(client.current);
+        if self.budget.commits > 0 && !bits(client.pending).any(|own| self.parent(own) == client.current) {
+            acts.push(Act::Make(id, Kind::Noop));
+            let others = (0..3).filter(|other| *other != member && members >> other & 1 == 1);
+            acts.extend(others.map(|other| Act::Make(id, Kind::Remove(1 << other))));
+            if members & 8 == 0 {
+                acts.push(Act::Make(id, Kind::AddZ));
+            }
+        }
+        if self.budget.apps > 0 {
+            acts.push(Act::Make(id, Kind::App));
+        }
+    }
+
+    fn offer_acts(&self, member: usize, index: usize, acts: &mut Vec<Act>) {
+        let client = &self.clients[member];
+        let at = client.at as usize;
+        if self.is_commit(index) && !bit(client.pending, index) {
+            return;
+        }
+        let ordered = self.gateways[at].machine.mode() == Mode::Ordered && self.reaches_quorum(at);
+        if ordered && !bit(self.recorded() | self.submitted, index) {
+            acts.push(Act::Submit(member as u8, index as u8));
+        }
+        if !self.gateways[at].forked() || self.knows_dead(member, index) {
+            return;
+        }
+        for sequencer in 0..3 {
+            let reaches = sequencer == at || self.linked(sequencer, at);
+            if reaches
+                && self.gateways[sequencer].up()
+                && self.gateways[sequencer].forked()
+                && self.admits(sequencer, index)
+            {
+                acts.push(Act::Accept(member as u8, sequencer as u8, index as u8));
+            }
+        }
+    }
+
+    fn evil_acts(&self, acts: &mut Vec<Act>) {
+        for index in 1..self.ents.len() {
+            for g in 0..3 {
+                let own = self.ents[index].author == 2 && self.clients[2].at as usize == g;
+                if self.gateways[g].up() && (g == 2 || own) && self.would_insert(g, index) {
+                    acts.push(Act::EvilAccept(g as u8, index as u8));
+                }
+            }
+        }
+        let last = self.acking[2].max(self.acked(2));
+        if self.gateways[2].up() && self.reaches_quorum(2) && self.gateways[2].view > last {
+            acts.push(Act::EvilAck);
+        }
+        if self.gateways[2].tree_mask != 0 {
+            acts.push(Act::EvilDrop);
+        }
+    }
+
+    pub fn step(&mut self, act: Act) -> Checked {
+        match act {
+            Act::Net(quorum, links) => {
+                (self.quorum, self.links) = (quorum, links);
+                self.budget.nets -= 1;
+            }
+            Act::Pull(g) => self.gateways[g as usize].view = self.log.len() as u8,
+            Act::RelayLog(from, to) => self.gateways[to as usize].view = self.gateways[from as usize].view,
+            Act::RelayEntry(_, to, index) => self.relay(to as usize, index as usize),
+            Act::Fork(g) => self.observe(g as usize, false),
+            Act::Heal(g) => self.observe(g as usize, true),
+            Act::Make(member, kind) => self.make_step(member as usize, kind),
+            Act::Submit(_, index) => self.submitted |= 1 << index,
+            Act::Accept(member, g, index) => self.accept(member as usize, g as usize, index as usize),
+            Act::Deliver(index) => {
+                if let Answer::Rejected(rejection) = self.command(self.submission(index as usize))? {
+                    return Err(format!("SUBMIT: {rejection}"));
+                }
+            }
+            Act::Report(g) => match self.reportable(g as usize) {
+                0 => self.report(g as usize, 0)?,
+                entries => self.reporting[g as usize] = entries,
+            },
+            Act::DeliverReport(g) => {
+                let entries = std::mem::take(&mut self.reporting[g as usize]);
+                self.report(g as usize, entries)?;
+            }
+            Act::Ack(g) => {
+                let gateway = &mut self.gateways[g as usize];
+                (gateway.promised, gateway.durable) = (gateway.view, gateway.view);
+                self.acking[g as usize] = gateway.view;
+                self.prune(g as usize);
+            }
+            Act::DeliverAck(g) => self.deliver_ack(g as usize)?,
+            Act::Close(nonce) => self.close(nonce)?,
+            Act::Learn(member, index) => self.learn(member as usize, index as usize),
+            Act::Consume(member) => {
+                let at = self.clients[member as usize].at as usize;
+                self.consume(member as usize, self.gateways[at].view as usize)?;
+            }
+            Act::Move(member, at) => {
+                self.clients[member as usize].at = at;
+                self.budget.moves -= 1;
+            }
+            Act::Upload(member, index) => {
+                let at = self.clients[member as usize].at as usize;
+                self.insert(at, index as usize);
+            }
+            Act::Crash(g) => self.crash(g as usize),
+            Act::Restart(g) => self.gateways[g as usize].down = 0,
+            Act::Lose(g) => {
+                self.gateways[g as usize].down = 2;
+                self.drop_tree(g as usize);
+                self.budget.losses -= 1;
+            }
+            Act::Evict(g) => {
+                self.command(Command::Evict { gateway: gateway_id(g as usize) })?;
+                self.evicted |= 1 << g;
+                self.budget.evictions -= 1;
+            }
+            Act::Register(g) => self.register(g as usize)?,
+            Act::EvilAccept(g, index) => self.insert(g as usize, index as usize),
+            Act::EvilAck => self.acking[2] = self.gateways[2].view,
+            Act::EvilDrop => self.drop_tree(2),
+        }
+        Ok(())
+    }
+
+    fn make_step(&mut self, member: usize, kind: Kind) {
+        let index = self.make(member, kind);
+        if kind == Kind::App {
+            self.budget.apps -= 1;
+            self.clients[member].read |= 1 << index;
+        } else {
+            self.budget.commits -= 1;
+            self.clients[member].pending |= 1 << index;
+        }
+    }
+
+    fn accept(&mut self, member: usize, g: usize, index: usize) {
+        self.insert(g, index);
+        self.gateways[g].durable = self.gateways[g].view;
+        if !(self.rules.evil && g == 2) {
+            self.accepted |= 1 << index;
+        }
+        if self.is_commit(index) {
+            let parent = self.parent(index);
+            let client = &mut self.clients[member];
+            client.read |= 1 << index;
+            client.held |= 1 << index;
+            if parent == client.current {
+                client.current = index as u8;
+            }
+        }
+    }
+
+    fn relay(&mut self, to: usize, index: usize) {
+        self.insert(to, index);
+        if self.rules.keep_losers {
+            return;
+        }
+        // What gateways did before: of two commits that follow the same state, one branch is dropped.
+        let tree = self.gateways[to].tree_mask;
+        let mut dropped: Mask = 0;
+        for low in bits(tree) {
+            let rival =
+                |high: usize| high > low && self.is_commit(high) && self.parent(high) == self.parent(low);
+            if self.is_commit(low) && bits(tree).any(rival) {
+                dropped |= bits(tree)
+                    .filter(|x| self.is_ancestor(low as u8, *x as u8))
+                    .map(|x| 1 << x)
+                    .sum::<Mask>();
+            }
+        }
+        let kept: Vec<_> = bits(tree & !dropped).collect();
+        self.drop_tree(to);
+        for index in kept {
+            self.insert(to, index);
+        }
+    }
+
+    fn drop_tree(&mut self, g: usize) {
+        self.gateways[g].tree = Rc::default();
+        self.gateways[g].tree_mask = 0;
+    }
+
+    fn deliver_ack(&mut self, g: usize) -> Checked {
+        let position = u64::from(self.acking[g]) + 1;
+        if !self.registered(g) {
+            self.acking[g] = 0;
+            return Ok(());
+        }
+        match self.command(Command::Ack { gateway: gateway_id(g), position })? {
+            Answer::Gateways { .. } => Ok(()),
+            other => Err(format!("ACK: not taken in: {other:?}")),
+        }
+    }
+
+    pub fn close(&mut self, nonce: u8) -> Checked {
+        let Some(collecting) = &self.cluster.state().collecting else { return Ok(()) };
+        let collection = collecting.number;
+        match self.command(Command::Close(Close { collection, nonce: [nonce; 32] }))? {
+            Answer::Closed { .. } => Ok(()),
+            other => Err(format!("CLOSE: not carried out: {other:?}")),
+        }
+    }
+
+    fn crash(&mut self, g: usize) {
+        let gateway = &mut self.gateways[g];
+        gateway.down = 1;
+        gateway.machine = ModeMachine::new(GroupKind::Demls, 0);
+        gateway.view = if self.rules.durable_view { gateway.view.min(gateway.durable) } else { 0 };
+        self.budget.crashes -= 1;
+    }
+
+    pub fn register(&mut self, g: usize) -> Checked {
+        let gateway = &mut self.gateways[g];
+        (gateway.promised, gateway.durable) = (gateway.promised.max(gateway.view), gateway.view);
+        let position = u64::from(gateway.view) + 1;
+        self.acking[g] = 0;
+        match self.command(Command::Register { gateway: gateway_id(g), position })? {
+            Answer::Gateways { .. } => Ok(()),
+            other => Err(format!("REGISTER: not taken in: {other:?}")),
+        }
+    }
+}
