@@ -16,6 +16,7 @@ use std::{
     },
 };
 
+use concordat_proto::log::v1::Head;
 use group_log::GroupId;
 use parking_lot::Mutex;
 use tokio::time::{Instant, interval};
@@ -95,19 +96,25 @@ impl Fanout {
             Err(GatewayError::GroupNotFound) => self.cluster.reader.head(group_id, true, false).await?,
             other => other?,
         };
-        let mut feeds = self.feeds.lock();
-        if !feeds.contains_key(group_id) {
-            if feeds.len() >= FOLLOWED_GROUPS_MAX {
-                return Err(GatewayError::overloaded("the number of followed groups", FOLLOWED_GROUPS_MAX));
-            }
-            let feed = Feed::new(group_id.clone(), head.head, Arc::clone(&self.budget))?;
-            let upstream = self.cluster.follower.group(Arc::clone(&feed) as _);
-            feeds.insert(group_id.clone(), Followed { feed, idle_since: None, _upstream: upstream });
-            metrics::followed_groups(feeds.len());
-        }
-        drop(feeds);
+        self.begin(group_id, head.head)?;
         // The sweep waits for a feed to be idle for a while, so it is still there.
         self.running(group_id).ok_or(GatewayError::Stopping)
+    }
+
+    /// Follows a group from `head` on, unless that goes on already.
+    fn begin(&self, group_id: &GroupId, head: Head) -> Result<(), GatewayError> {
+        let mut feeds = self.feeds.lock();
+        if feeds.contains_key(group_id) {
+            return Ok(());
+        }
+        if feeds.len() >= FOLLOWED_GROUPS_MAX {
+            return Err(GatewayError::overloaded("the number of followed groups", FOLLOWED_GROUPS_MAX));
+        }
+        let feed = Feed::new(group_id.clone(), head, Arc::clone(&self.budget))?;
+        let upstream = self.cluster.follower.group(Arc::clone(&feed) as _);
+        feeds.insert(group_id.clone(), Followed { feed, idle_since: None, _upstream: upstream });
+        metrics::followed_groups(feeds.len());
+        Ok(())
     }
 
     /// The cluster has accepted an entry: whoever follows the group must get it before long.
@@ -148,5 +155,39 @@ impl Fanout {
             now.saturating_duration_since(since) < FOLLOW_LINGER
         });
         metrics::followed_groups(feeds.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use service_kit::{net::tcp_network, rng::Randomness};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_group_is_followed_while_somebody_listens_and_a_while_longer() {
+        let cluster = Cluster::connect(&["127.0.0.1:1".to_owned()], tcp_network(), &Randomness::from_seed(1));
+        let (fanout, _sweeper) = Fanout::start(Arc::new(cluster));
+        let group = GroupId::new(&b"group"[..]).unwrap();
+        let hash = bytes::Bytes::from_static(&[1; 32]);
+        let head = Head { seq: 1, chain_hash: hash.clone(), state_id: hash, ..Head::default() };
+        fanout.begin(&group, head).unwrap();
+        let (first, second) = (fanout.running(&group).unwrap(), fanout.running(&group).unwrap());
+        assert!(Arc::ptr_eq(&first.feed, &second.feed), "shared");
+
+        let now = Instant::now();
+        drop(first);
+        fanout.sweep(now);
+        fanout.sweep(now + FOLLOW_LINGER * 2);
+        assert_eq!(fanout.followed_groups(), 1, "one still listens");
+        drop(second);
+        fanout.sweep(now);
+        fanout.sweep(now + FOLLOW_LINGER / 2);
+        // Somebody came and went meanwhile: the while begins anew.
+        drop(fanout.running(&group).unwrap());
+        fanout.sweep(now + FOLLOW_LINGER);
+        assert_eq!(fanout.followed_groups(), 1);
+        fanout.sweep(now + FOLLOW_LINGER * 2);
+        assert_eq!(fanout.followed_groups(), 0);
     }
 }

@@ -13,7 +13,7 @@ use tonic::{Code, transport::Endpoint};
 
 use crate::support::{
     Events, accepted, assert_refused, client, create_request, gateway, member::Member, pair,
-    real::RealCluster, soon, submit, superseded,
+    real::RealCluster, soon, submit, superseded, until,
 };
 
 const GROUP: &[u8] = b"group";
@@ -111,6 +111,32 @@ async fn commits_go_on_when_the_leader_of_their_shard_stops() {
     let entries = log.entries(2 + COMMITS as usize).await;
     assert!(entries.iter().map(|e| e.seq).eq(1..=2 + COMMITS));
     assert_eq!(alice.epoch(), 1 + COMMITS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_majority_nothing_is_ordered_and_what_was_is_still_read() {
+    let cluster = RealCluster::start().await;
+    let gateway = gateway(&cluster.addresses()).await;
+    let mut calls = client(&gateway, b"alice");
+    let (mut alice, _) = pair(&mut calls, GROUP).await;
+    let (mut nodes, _disk) = cluster.into_nodes();
+    for _ in 0..2 {
+        let node = nodes.pop().unwrap();
+        soon("a node stops", node.stop()).await;
+    }
+    let commit = alice.update();
+    let mut answer = Ok(());
+    until("the loss is believed", async || {
+        answer = calls.submit(commit.clone()).await.map(drop);
+        answer.as_ref().is_err_and(|e| service_kit::status::reason(e).as_deref() == Some("NO_QUORUM"))
+    })
+    .await;
+    let facts = assert_refused(&answer.unwrap_err(), Code::Unavailable, "NO_QUORUM");
+    assert!(facts.retry_after.is_some());
+    let request = GetGroupInfoRequest { group_id: Bytes::from_static(GROUP) };
+    assert_refused(&calls.get_group_info(request).await.unwrap_err(), Code::Unavailable, "NO_QUORUM");
+    let entries = Events::open(&mut calls, GROUP, None).await.entries(2).await;
+    assert!(entries.iter().map(|e| e.seq).eq(1..=2));
 }
 
 /// Who leads a group's shard, as the node at `address` sees it.
