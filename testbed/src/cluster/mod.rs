@@ -121,10 +121,20 @@ impl Cluster {
     pub async fn bootstrap(&self) -> Result<String, ClusterError> {
         let nodes = self.nodes();
         let first = nodes.first().ok_or(ClusterError::NobodyAnswers)?;
+        for node in &nodes {
+            self.wait_answering(node).await?;
+        }
         Ok(first
             .admin()
             .bootstrap(nodes.iter().map(|n| n.wire_address()).collect(), self.options.data_shards)
             .await?)
+    }
+
+    /// Waits until a node's ordering API answers: it lives before that, while it opens its storage.
+    async fn wait_answering(&self, node: &Node) -> Result<(), ClusterError> {
+        node.service().wait_live().await?;
+        let what = format!("{} to answer", node.service().name());
+        Ok(eventually(what, READY_DEADLINE, async || node.admin().status().await.ok().map(drop)).await?)
     }
 
     /// All nodes, in the order of their ids.
@@ -168,7 +178,7 @@ impl Cluster {
         let id = self.nodes().iter().map(|node| node.id()).max().unwrap_or(0) + 1;
         let node = self.lay_out_node(id)?;
         node.service().start()?;
-        node.service().wait_live().await?;
+        self.wait_answering(&node).await?;
         let admin = self.leader(0).await?.admin();
         admin.add_learner(node.wire_address()).await?;
         admin.promote(id).await?;
