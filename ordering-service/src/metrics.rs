@@ -68,6 +68,7 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
 
 /// Registers the descriptions with the recorder of this process.
 pub fn describe() {
+    crate::storage::metrics::describe();
     for (name, text) in DESCRIPTIONS {
         if name.ends_with("_total") {
             describe_counter!(*name, *text);

@@ -31,3 +31,15 @@ pub const DESCRIPTIONS: [(&str, &str); 9] = [
     (INBOX_DROPPED_TOTAL, "counter: Welcomes dropped because a client's inbox was full, by shard"),
     (SNAPSHOT_BYTES_TOTAL, "counter: snapshot bytes, by shard and direction (sent, received)"),
 ];
+
+/// Registers the descriptions with the recorder of this process.
+pub fn describe() {
+    for (name, text) in DESCRIPTIONS {
+        match text.split_once(": ") {
+            Some(("counter", text)) => ::metrics::describe_counter!(name, text),
+            Some(("gauge", text)) => ::metrics::describe_gauge!(name, text),
+            Some((_, text)) => ::metrics::describe_histogram!(name, text),
+            None => {}
+        }
+    }
+}
