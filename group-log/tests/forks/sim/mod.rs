@@ -3,6 +3,10 @@
 
 pub mod acts;
 pub mod client;
+pub mod cluster;
+pub mod entries;
 pub mod explore;
+pub mod gateways;
 pub mod heal;
+pub mod steps;
 pub mod world;
