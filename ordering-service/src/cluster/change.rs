@@ -112,7 +112,7 @@ async fn remove(node: &Node, shard: &Shard, node_id: NodeId, deadline: Instant) 
     if !membership.voter_ids().any(|voter| voter == node_id) {
         return write(shard, Members::RemoveNodes(BTreeSet::from([node_id])), deadline).await;
     }
-    let mut reachable = node.reach.reachable(node.timing.suspect_quorum_after);
+    let mut reachable = node.reach.reachable(node.timing.alive_within());
     reachable.insert(node.identity.node_id);
     check_removal(shard.id(), &membership, node_id, &reachable)?;
     write(shard, Members::RemoveVoters(BTreeSet::from([node_id])), deadline).await
@@ -152,7 +152,7 @@ async fn hand_over(node: &Node, shard: &Shard, to: NodeId, deadline: Instant) ->
     if !shard.membership().voter_ids().any(|voter| voter == to) {
         return Err(refuse("it is no voter there; promote it first".into()));
     }
-    if !node.reach.reachable(node.timing.suspect_quorum_after).contains(&to) {
+    if !node.reach.reachable(node.timing.alive_within()).contains(&to) {
         return Err(refuse("it does not answer; bring it back first".into()));
     }
     match lag(shard, to) {
@@ -211,7 +211,7 @@ fn unfinished(what: String) -> ApiError {
 
 /// The voter that can take over soonest: reachable, and with the least to catch up.
 pub fn best_successor(node: &Node, shard: &Shard) -> Option<NodeId> {
-    let reachable = node.reach.reachable(node.timing.suspect_quorum_after);
+    let reachable = node.reach.reachable(node.timing.alive_within());
     let membership = shard.membership();
     let voters = membership.voter_ids().filter(|id| *id != node.identity.node_id && reachable.contains(id));
     let lags = voters.filter_map(|id| lag(shard, id).map(|lag| (lag, id)));

@@ -63,14 +63,14 @@ impl Reach {
                     }
                 }
                 _ = ticks.tick() => {
-                    known_reachable = self.log_changes(known_reachable, timing.suspect_quorum_after);
+                    known_reachable = self.log_changes(known_reachable, timing.alive_within());
                     for (node_id, info) in nodes() {
                         if node_id == peers.identity().node_id || under_way.contains(&node_id) {
                             continue;
                         }
                         let Some(peer) = peers.get(node_id, &info) else { continue };
                         under_way.insert(node_id);
-                        let (this, limit) = (self.clone(), timing.suspect_quorum_after);
+                        let (this, limit) = (self.clone(), timing.suspect_quorum_after * 2);
                         pings.spawn(async move {
                             let _ = this.ping(&peer, limit).await;
                             node_id

@@ -67,6 +67,12 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// A peer that answered within this time counts as alive when a change of the cluster depends on it. Longer than a suspicion
+    /// takes, so that a busy moment does not refuse an operator.
+    pub fn alive_within(&self) -> Duration {
+        self.suspect_quorum_after * 8
+    }
+
     /// The timings of a profile.
     pub fn of(profile: Profile) -> Self {
         // heartbeat, election min and max, suspect, probe, ping, append progress, peer request, submission, read; in ms.

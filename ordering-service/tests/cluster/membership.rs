@@ -124,7 +124,7 @@ async fn a_removal_that_loses_the_quorum_is_refused() {
     let leader = cluster.leader(SHARD).await;
     until("the node that stopped is missed", async || {
         let node = cluster.node(leader).node();
-        !node.reach.reachable(node.timing.suspect_quorum_after).contains(&3)
+        !node.reach.reachable(node.timing.alive_within()).contains(&3)
     })
     .await;
     let other = if leader == 1 { 2 } else { 1 };
