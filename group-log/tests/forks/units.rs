@@ -13,7 +13,7 @@ use group_log::{
 use crate::sim::{
     acts::Act::*,
     explore::Random,
-    world::{Budget, Kind, Rules, World, bits, gateway_id, group_id, member_name},
+    world::{Budget, It, Kind, Rules, World, bits, gateway_id, group_id, member_name},
 };
 
 const PLENTY: Budget = Budget { commits: 9, apps: 9, nets: 9, crashes: 9, losses: 9, evictions: 9, moves: 9 };
@@ -172,6 +172,32 @@ fn a_branch_that_lost_does_not_keep_others_from_the_same_fork_point() {
     let entry = (*world.ents[another].entry).clone();
     let refused = world.gateways[1].tree.admit(world.view_of(1), 1, &entry).unwrap();
     assert!(matches!(refused, Err(BranchRefusal::RemoveFirst { .. })), "{refused:?}");
+}
+
+#[test]
+fn what_follows_a_loser_is_lost_at_once_and_late_once_the_loser_may_be_forgotten() {
+    let mut world = World::new(Rules::ALL, PLENTY);
+    let removal = world.make(2, Kind::Remove(2));
+    let canonical = world.make(0, Kind::Noop);
+    world.command(world.submission(canonical)).unwrap();
+    world.report(2, 1 << removal).unwrap();
+    world.clients[0].current = world.head();
+    let loser = world.make(0, Kind::Noop);
+    world.report(1, 1 << loser).unwrap();
+    world.close(0).unwrap();
+    world.clients[0].current = loser as u8;
+    let [child, later] = [world.make(0, Kind::App), world.make(0, Kind::Noop)];
+
+    world.report(1, 1 << child).unwrap();
+    assert_eq!(world.log.last(), Some(&It::Side(1 << child)));
+    assert!(!world.collecting(), "nothing that could win was reported");
+    // The head has not moved, so only the position of the loser's own entry says that it may be forgotten.
+    for g in 0..3 {
+        [Pull(g), Ack(g), DeliverAck(g)].iter().for_each(|act| world.step(*act).unwrap());
+    }
+    assert_eq!(world.head() as usize, canonical);
+    world.report(1, 1 << later).unwrap();
+    assert_eq!(world.log.last(), Some(&It::Late(1 << later)));
 }
 
 #[test]
