@@ -177,4 +177,12 @@ mod tests {
         assert_eq!(names.len(), DESCRIPTIONS.len());
         assert!(names.iter().all(|name| name.starts_with("concordat_gateway_")));
     }
+
+    #[test]
+    fn the_page_about_metrics_lists_every_one() {
+        let page = include_str!("../../docs/metrics.md");
+        for (name, ..) in DESCRIPTIONS {
+            assert!(page.contains(&format!("`{name}`")), "{name} is not in docs/metrics.md");
+        }
+    }
 }

@@ -191,4 +191,12 @@ mod tests {
         assert_eq!(names.len(), DESCRIPTIONS.len());
         assert!(names.iter().all(|name| name.starts_with("concordat_")));
     }
+
+    #[test]
+    fn the_page_about_metrics_lists_every_one() {
+        let page = include_str!("../../docs/metrics.md");
+        for (name, _) in DESCRIPTIONS.iter().chain(&crate::storage::metrics::DESCRIPTIONS) {
+            assert!(page.contains(&format!("`{name}`")), "{name} is not in docs/metrics.md");
+        }
+    }
 }
