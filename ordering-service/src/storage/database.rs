@@ -15,6 +15,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::Arc,
+    thread,
+    time::Instant,
 };
 
 use parking_lot::Mutex;
@@ -23,7 +25,11 @@ use rocksdb::{
     DBWithThreadMode, ErrorKind, LogLevel, MultiThreaded, Options, WriteBatch, WriteOptions,
 };
 
-use super::{error::StorageError, synced::SyncedMark};
+use super::{
+    error::StorageError,
+    limits::{LOCK_RETRY, LOCK_WAIT},
+    synced::SyncedMark,
+};
 use crate::raft::types::ShardId;
 
 /// RocksDB, as it is used here.
@@ -74,9 +80,11 @@ impl Database {
                 families.push(name.to_owned());
             }
         }
-        let descriptors =
-            families.iter().map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
-        let rocks = Rocks::open_cf_descriptors(&options, &path, descriptors);
+        let rocks = unlocked(|| {
+            let descriptors =
+                families.iter().map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
+            Rocks::open_cf_descriptors(&options, &path, descriptors)
+        });
         let rocks = rocks.map_err(|error| opening(&path, error))?;
         if !known {
             SyncedMark::create(directory)?;
@@ -293,10 +301,25 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     options
 }
 
+/// A node that is started again may meet the last moments of its predecessor, which still holds the lock.
+fn unlocked<T>(open: impl Fn() -> Result<T, rocksdb::Error>) -> Result<T, rocksdb::Error> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match open() {
+            Err(error) if is_locked(&error) && Instant::now() < deadline => thread::sleep(LOCK_RETRY),
+            opened => return opened,
+        }
+    }
+}
+
+fn is_locked(error: &rocksdb::Error) -> bool {
+    error.kind() == ErrorKind::IOError && error.as_ref().contains("/LOCK")
+}
+
 fn opening(path: &Path, error: rocksdb::Error) -> StorageError {
     let what = format!("opening the database {}", path.display());
     let text = error.to_string();
-    if error.kind() == ErrorKind::IOError && text.contains("/LOCK") {
+    if is_locked(&error) {
         return StorageError::Invalid(format!(
             "{what} failed: another process uses it. Stop that process ({text})"
         ));

@@ -1,5 +1,7 @@
 //! Every bound of the storage, with its unit.
 
+use std::time::Duration;
+
 /// Entries kept in memory for replication and apply, over all shards, in bytes.
 pub const LOG_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -75,3 +77,9 @@ pub const MAX_SHARDS: u32 = 65;
 
 /// Entries in one page of a group's log.
 pub const PAGE_ENTRIES: usize = 1000;
+
+/// How long opening waits for another process to let go of the database.
+pub const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Pause between two looks at a database that another process holds.
+pub const LOCK_RETRY: Duration = Duration::from_millis(50);

@@ -137,6 +137,13 @@ impl Desk {
             Ok(shard) => shard,
             Err(refusal) => return Look::refuse(refusal),
         };
+        if let Kind::AssignGroup(assign) = &command
+            && !(1..=shards.data_shards()).contains(&assign.shard)
+        {
+            // The first assignment of a group id is for good.
+            let expected = format!("1 to {}", shards.data_shards());
+            return Look::refuse(malformed("the shard of a new group", &expected, assign.shard));
+        }
         let Kind::Group(group) = command else { return Look::Propose(shard) };
         if !is_commit(&group) {
             return Look::Propose(shard);
