@@ -47,6 +47,7 @@
 //! ```
 
 pub mod client;
+pub mod demls;
 pub mod error;
 pub mod event;
 pub mod limits;
