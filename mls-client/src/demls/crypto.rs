@@ -231,7 +231,7 @@ impl<B: Backend> OpenMlsCrypto for DmlsCrypto<'_, B> {
     }
 
     fn hkdf_extract(&self, hash: HashType, salt: &[u8], ikm: &[u8]) -> Result<SecretVLBytes, CryptoError> {
-        if !self.parent.is_some_and(|parent| parent.init_handle == salt) {
+        if self.parent.is_none_or(|parent| parent.init_handle != salt) {
             return self.backend.hkdf_extract(hash, salt, ikm);
         }
         let mut seen = self.seen();
