@@ -1,6 +1,7 @@
 //! Writes the test vectors of DeMLS: `cargo run --release -p mls-client --example demls_vectors`.
 //!
 //! docs/demls.md describes them. They are computed from fixed inputs, so that every run writes the same file.
+#![allow(clippy::unwrap_used)] // A panic is the report.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
 //! Forward secrecy, from the side of an attacker who gets everything that a member keeps on disk and has recorded the traffic.
+#![allow(clippy::unwrap_used)] // A panic is the report.
 
 mod demls_common;
 

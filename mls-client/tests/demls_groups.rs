@@ -1,4 +1,5 @@
 //! DeMLS groups at work: creating, joining, committing, forking, late messages.
+#![allow(clippy::unwrap_used)] // A panic is the report.
 
 mod demls_common;
 

@@ -1,4 +1,5 @@
 //! The states of a group on disk: shared, atomic, routed, measured.
+#![allow(clippy::unwrap_used)] // A panic is the report.
 
 mod demls_common;
 

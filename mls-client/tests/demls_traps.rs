@@ -1,4 +1,5 @@
 //! The traps of putting the DeMLS key schedule under an unmodified OpenMLS, one test each.
+#![allow(clippy::unwrap_used)] // A panic is the report.
 
 mod demls_common;
 

@@ -1,4 +1,5 @@
 //! The test vectors are what the program writes, and what a second derivation straight from HKDF finds.
+#![allow(clippy::unwrap_used)] // A panic is the report.
 
 mod demls_common;
 #[path = "../examples/demls_vectors.rs"]
