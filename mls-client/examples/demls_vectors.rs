@@ -70,7 +70,7 @@ pub fn vectors() -> anyhow::Result<Value> {
 /// A fixed byte string: SHA-256 of its name.
 fn given(crypto: &RustCrypto, name: &str) -> anyhow::Result<[u8; 32]> {
     let hash = crypto.hash(HASH, format!("concordat demls vector: {name}").as_bytes())?;
-    Ok(<[u8; 32]>::try_from(hash).map_err(|_| anyhow::anyhow!("SHA-256 has 32 bytes"))?)
+    <[u8; 32]>::try_from(hash).map_err(|_| anyhow::anyhow!("SHA-256 has 32 bytes"))
 }
 
 fn first_bit_set() -> [u8; 32] {
