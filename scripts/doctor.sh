@@ -17,7 +17,9 @@ have() { command -v "$1" >/dev/null 2>&1; }
 have_libclang() {
   [[ -n ${LIBCLANG_PATH:-} ]] && return 0
   local found
-  found=$(find /usr/lib /usr/lib64 /usr/local/lib /opt/homebrew/opt/llvm/lib -name 'libclang*.so*' -o -name 'libclang*.dylib' 2>/dev/null | head -n 1 || true)
+  # libclang-cpp is another library: the one that bindgen loads has the C interface.
+  found=$(find /usr/lib /usr/lib64 /usr/local/lib /opt/homebrew/opt/llvm/lib \( -name 'libclang*.so*' -o -name 'libclang*.dylib' \) \
+    ! -name 'libclang-cpp*' -print -quit 2>/dev/null || true)
   [[ -n $found ]]
 }
 
