@@ -2,13 +2,14 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "concordat/log/v1/log.proto",
     "concordat/ordering/v1/command.proto",
     "concordat/ordering/v1/ordering.proto",
     "concordat/ordering/v1/admin.proto",
     "concordat/gateway/v1/gateway.proto",
     "concordat/raft/v1/raft.proto",
+    "concordat/relay/v1/relay.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -91,7 +91,7 @@ async fn led_by(cluster: &Cluster, node: u64, data_shards: u32) -> Vec<u32> {
 async fn watch(address: String, victim: u64, led: Vec<u32>, elected: Elected) {
     let Ok(endpoint) = Endpoint::from_shared(format!("http://{address}")) else { return };
     let Ok(mut client) = endpoint.connect().await.map(Wire::new) else { return };
-    let Ok(states) = client.watch_quorum(WatchQuorumRequest {}).await else { return };
+    let Ok(states) = client.watch_quorum(WatchQuorumRequest::default()).await else { return };
     let mut states = states.into_inner();
     while let Ok(Some(state)) = states.message().await {
         let now = Instant::now();

@@ -173,7 +173,12 @@ fn code(reason: Reason) -> Code {
         | Reason::EpochTooOld
         | Reason::WrongState
         | Reason::CursorMismatch
-        | Reason::GroupInfoBehind => Code::FailedPrecondition,
+        | Reason::GroupInfoBehind
+        | Reason::BranchGap
+        | Reason::BelowPromise
+        | Reason::DeadBranch
+        | Reason::NotALeaf
+        | Reason::NotRegistered => Code::FailedPrecondition,
         Reason::TooLarge
         | Reason::Malformed
         | Reason::PolicyInvalid
@@ -181,12 +186,13 @@ fn code(reason: Reason) -> Code {
         | Reason::WrongKind
         | Reason::WrongMessageType => Code::InvalidArgument,
         Reason::UnknownCommand => Code::Unimplemented,
-        Reason::KeyPackagesExhausted | Reason::KeyPackageQuota | Reason::Overloaded => {
+        Reason::KeyPackagesExhausted | Reason::KeyPackageQuota | Reason::Overloaded | Reason::Quota => {
             Code::ResourceExhausted
         }
-        Reason::CursorAhead => Code::OutOfRange,
-        Reason::NoQuorum | Reason::OutcomeUnknown => Code::Unavailable,
+        Reason::CursorAhead | Reason::Pruned => Code::OutOfRange,
+        Reason::NoQuorum | Reason::OutcomeUnknown | Reason::Reconciling => Code::Unavailable,
         Reason::Unauthenticated => Code::Unauthenticated,
+        Reason::PermissionDenied => Code::PermissionDenied,
         Reason::WrongShard => Code::Internal,
         Reason::Storage => Code::DataLoss,
     }

@@ -34,7 +34,14 @@ pub fn advance_head(head: &mut Head, entry: &Entry) {
         }
         Some(Content::PolicyChange(change)) => head.policy = change.policy,
         Some(Content::Close(_)) => head.closed = true,
-        Some(Content::Proposal(_) | Content::Application(_)) | None => {}
+        Some(
+            Content::Proposal(_)
+            | Content::Application(_)
+            | Content::Side(_)
+            | Content::Late(_)
+            | Content::Stable(_),
+        )
+        | None => {}
     }
 }
 
@@ -50,6 +57,8 @@ pub fn payload_bytes(entry: &Entry) -> usize {
             c.message.len() + c.welcome.len() + c.group_info.len() + refs
         }
         Some(Content::Application(a)) => a.message.len(),
-        Some(Content::PolicyChange(_) | Content::Close(_)) | None => 0,
+        Some(Content::Side(m)) => m.ids.len() * 36,
+        Some(Content::Late(m)) => m.ids.len() * 36,
+        Some(Content::PolicyChange(_) | Content::Close(_) | Content::Stable(_)) | None => 0,
     }
 }

@@ -86,7 +86,7 @@ async fn leaders(servers: &[String]) -> anyhow::Result<Vec<(u32, String)>> {
     for _ in 0..50 {
         for server in servers {
             let Ok(mut client) = OrderingClient::connect(format!("http://{server}")).await else { continue };
-            let mut states = client.watch_quorum(WatchQuorumRequest {}).await?.into_inner();
+            let mut states = client.watch_quorum(WatchQuorumRequest::default()).await?.into_inner();
             let Some(state) = states.message().await? else { continue };
             let data: Vec<_> = state.shards.into_iter().filter(|s| s.shard > 0).collect();
             if !data.is_empty() && data.iter().all(|s| s.has_quorum) {

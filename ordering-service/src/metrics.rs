@@ -101,7 +101,7 @@ pub struct NodeMetrics {
     pub entries_sent: Counter,
 }
 
-const OUTCOMES: [&str; 11] = [
+const OUTCOMES: [&str; 17] = [
     "accepted",
     "superseded",
     "refused",
@@ -113,6 +113,12 @@ const OUTCOMES: [&str; 11] = [
     "welcomes_acked",
     "overloaded",
     "none",
+    "reconciling",
+    "remove_first",
+    "on_side",
+    "branches_reported",
+    "collection_closed",
+    "gateway_noted",
 ];
 
 impl NodeMetrics {
@@ -176,6 +182,12 @@ fn outcome_index(outcome: &Outcome) -> usize {
         Some(Kind::WelcomesAcked(_)) => 8,
         Some(Kind::Overloaded(_)) => 9,
         None => 10,
+        Some(Kind::Reconciling(_)) => 11,
+        Some(Kind::RemoveFirst(_)) => 12,
+        Some(Kind::OnSide(_)) => 13,
+        Some(Kind::BranchesReported(_)) => 14,
+        Some(Kind::CollectionClosed(_)) => 15,
+        Some(Kind::GatewayNoted(_)) => 16,
     }
 }
 

@@ -35,3 +35,10 @@ pub mod raft {
         tonic::include_proto!("concordat.raft.v1");
     }
 }
+
+/// `concordat.relay.v1`: what gateways say to one another.
+pub mod relay {
+    pub mod v1 {
+        tonic::include_proto!("concordat.relay.v1");
+    }
+}

@@ -255,7 +255,7 @@ async fn every_other_bad_request_is_refused_with_its_reason() {
         let request = SetPolicyRequest { group_id: group_id.clone(), epoch: 0, policy: None };
         let or_no_policy = [expected[0], "MALFORMED", "POLICY_INVALID"];
         expect("SetPolicy", gateway.set_policy(request_by(ME, request)).await.map(drop), &or_no_policy);
-        let request = SubscribeRequest { group_id, cursor: None };
+        let request = SubscribeRequest { group_id, cursor: None, known_branch_entries: Vec::new() };
         let answer = match gateway.subscribe(request_by(ME, request)).await {
             Ok(stream) => stream.into_inner().message().await.map(drop),
             Err(status) => Err(status),
@@ -274,7 +274,7 @@ async fn every_other_bad_request_is_refused_with_its_reason() {
         let request =
             ReadEntriesRequest { group_id: GROUP.into(), cursor: cursor.clone(), ..Default::default() };
         expect("ReadEntries", gateway.read_entries(request_by(ME, request)).await.map(drop), &[expected]);
-        let request = SubscribeRequest { group_id: GROUP.into(), cursor };
+        let request = SubscribeRequest { group_id: GROUP.into(), cursor, known_branch_entries: Vec::new() };
         let answer = match gateway.subscribe(request_by(ME, request)).await {
             Ok(stream) => stream.into_inner().message().await.map(drop),
             Err(status) => Err(status),

@@ -131,6 +131,7 @@ fn submission(group: &Bytes, epoch: u64, content: Content) -> Command {
         epoch,
         parent_state_id: Bytes::new(),
         content,
+        facts: None,
     })
 }
 
@@ -152,6 +153,7 @@ async fn every_bad_command_is_refused_with_its_reason() {
         epoch: 0,
         parent_state_id: state.clone(),
         content: Some(log::Content { content: Some(commit("good")) }),
+        facts: None,
     };
     let with = |change: fn(&mut GroupSubmission)| {
         let mut bad = good.clone();

@@ -165,6 +165,9 @@ impl Client {
                     self.catch_up(group, seq).await?;
                 }
             }
+            Ok(Outcome::AcceptedProvisional(_) | Outcome::OnSide(_) | Outcome::RemoveFirst(_)) => {
+                return Err(Error::Protocol("an answer that only DeMLS groups get".into()));
+            }
             // Whether it is in the log nobody knows: it stays pending.
             Err(error) if error.is_temporary() => return Err(error.into()),
             Err(error) => {

@@ -87,6 +87,9 @@ impl Client {
                 Ok(Outcome::Superseded(_)) => {
                     return Err(Error::Protocol("a message was superseded; only commits can be".into()));
                 }
+                Ok(Outcome::AcceptedProvisional(_) | Outcome::OnSide(_) | Outcome::RemoveFirst(_)) => {
+                    return Err(Error::Protocol("an answer that only DeMLS groups get".into()));
+                }
                 Err(error) if matches!(error.reason, Some(Reason::EpochTooOld | Reason::WrongState)) => {
                     attempts += 1;
                     if attempts > self.options().max_commit_attempts {

@@ -145,7 +145,8 @@ impl Client {
 
     async fn follow_once(&self, group: &GroupId, backoff: &mut Backoff) -> Result<(), Error> {
         let cursor = Some(wire::cursor(&self.record(group)?));
-        let request = SubscribeRequest { group_id: group.to_bytes(), cursor };
+        let request =
+            SubscribeRequest { group_id: group.to_bytes(), cursor, known_branch_entries: Vec::new() };
         let mut stream = self.transport().subscribe(request).await?;
         while let Some(first) = stream.next().await {
             self.take_batch(group, first, &mut stream)?;
@@ -172,7 +173,10 @@ impl Client {
                 Ok(Some(subscribe_response::Event::ModeChange(change))) => {
                     self.tell_mode(group, change.mode())
                 }
-                Ok(Some(subscribe_response::Event::CaughtUp(_)) | None) => {}
+                Ok(
+                    Some(subscribe_response::Event::CaughtUp(_) | subscribe_response::Event::BranchEntry(_))
+                    | None,
+                ) => {}
                 Err(error) => failed = Some(error),
             }
             if failed.is_none() && entries.len() < FOLLOW_BATCH_ENTRIES {

@@ -117,6 +117,7 @@ pub(super) fn submission(
         epoch,
         parent_state_id: Bytes::new(),
         content: Some(log::Content { content: Some(content) }),
+        facts: None,
     }
 }
 

@@ -143,6 +143,29 @@ impl Gateway for Api {
         Ok(Response::new(self.read_page(request.into_inner()).await?))
     }
 
+    async fn read_branch_entries(
+        &self,
+        _: tonic::Request<concordat_proto::gateway::v1::ReadBranchEntriesRequest>,
+    ) -> Result<tonic::Response<concordat_proto::gateway::v1::ReadBranchEntriesResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("this version does not keep branches"))
+    }
+
+    async fn offer_branch_entries(
+        &self,
+        _: tonic::Request<concordat_proto::gateway::v1::OfferBranchEntriesRequest>,
+    ) -> Result<tonic::Response<concordat_proto::gateway::v1::OfferBranchEntriesResponse>, tonic::Status>
+    {
+        Err(tonic::Status::unimplemented("this version does not keep branches"))
+    }
+
+    async fn upload_branch_entries(
+        &self,
+        _: tonic::Request<concordat_proto::gateway::v1::UploadBranchEntriesRequest>,
+    ) -> Result<tonic::Response<concordat_proto::gateway::v1::UploadBranchEntriesResponse>, tonic::Status>
+    {
+        Err(tonic::Status::unimplemented("this version does not keep branches"))
+    }
+
     async fn get_head(
         &self,
         request: Request<pb::GetHeadRequest>,

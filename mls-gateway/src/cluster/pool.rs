@@ -120,7 +120,9 @@ impl Pool {
 /// Listens to what one node says about its quorum, for as long as the pool lives.
 async fn watch_quorum(pool: std::sync::Weak<Pool>, address: String, mut client: NodeClient) {
     loop {
-        if let Ok(Ok(response)) = timeout(CONNECT_TIMEOUT, client.watch_quorum(WatchQuorumRequest {})).await {
+        if let Ok(Ok(response)) =
+            timeout(CONNECT_TIMEOUT, client.watch_quorum(WatchQuorumRequest::default())).await
+        {
             let mut states = response.into_inner();
             // A node sends one every 100 ms: silence means that it hangs or that the link is cut.
             while let Ok(Ok(Some(state))) = timeout(QUORUM_REPORT_TTL, states.message()).await {

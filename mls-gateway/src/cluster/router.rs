@@ -155,6 +155,14 @@ impl Router {
                 message: overloaded.message,
                 after: Duration::from_millis(overloaded.retry_after_ms.into()),
             }),
+            Some(
+                outcome::Outcome::Reconciling(_)
+                | outcome::Outcome::RemoveFirst(_)
+                | outcome::Outcome::OnSide(_)
+                | outcome::Outcome::BranchesReported(_)
+                | outcome::Outcome::CollectionClosed(_)
+                | outcome::Outcome::GatewayNoted(_),
+            ) => Err(Again::Lost),
             // An answer of a kind that this version does not know may stand for anything.
             Some(outcome::Outcome::Unknown(_)) | None => Err(Again::Lost),
         }

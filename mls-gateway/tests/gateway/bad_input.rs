@@ -150,7 +150,14 @@ async fn impossible_fields_are_named() {
                 })
                 .await
                 .map(drop),
-            calls.subscribe(SubscribeRequest { group_id: group_id(), cursor: None }).await.map(drop),
+            calls
+                .subscribe(SubscribeRequest {
+                    group_id: group_id(),
+                    cursor: None,
+                    known_branch_entries: Vec::new(),
+                })
+                .await
+                .map(drop),
             calls
                 .read_entries(ReadEntriesRequest { group_id: group_id(), ..ReadEntriesRequest::default() })
                 .await
@@ -184,7 +191,14 @@ async fn groups_that_do_not_exist_are_not_found() {
         calls.get_head(GetHeadRequest { group_id: group_id.clone(), linearizable: false }).await.map(drop),
         calls.get_group_info(GetGroupInfoRequest { group_id: group_id.clone() }).await.map(drop),
         calls.close_group(CloseGroupRequest { group_id: group_id.clone(), epoch: 0 }).await.map(drop),
-        calls.subscribe(SubscribeRequest { group_id: group_id.clone(), cursor: None }).await.map(drop),
+        calls
+            .subscribe(SubscribeRequest {
+                group_id: group_id.clone(),
+                cursor: None,
+                known_branch_entries: Vec::new(),
+            })
+            .await
+            .map(drop),
         calls.read_entries(ReadEntriesRequest { group_id, ..ReadEntriesRequest::default() }).await.map(drop),
     ];
     for result in results {

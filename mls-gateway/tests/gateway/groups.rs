@@ -145,7 +145,7 @@ async fn leader(address: &str, group: &'static [u8]) -> String {
     let mut node = OrderingClient::new(endpoint.connect().await.unwrap());
     let locate = LocateRequest { group_id: Bytes::from_static(group), linearizable: true };
     let shard = node.locate(locate).await.unwrap().into_inner().shard;
-    let mut states = node.watch_quorum(WatchQuorumRequest {}).await.unwrap().into_inner();
+    let mut states = node.watch_quorum(WatchQuorumRequest::default()).await.unwrap().into_inner();
     loop {
         let state = soon("a report", states.message()).await.unwrap().unwrap();
         let leader = state.shards.into_iter().find(|s| s.shard == shard).map(|s| s.leader_address);

@@ -53,7 +53,11 @@ async fn a_reader_resumes_from_any_place_and_then_follows_live() {
 
 async fn subscribe_error(calls: &mut Client, group: &[u8], chain: Chain) -> Status {
     let cursor = Some(Cursor { chain: Some(chain) });
-    let request = SubscribeRequest { group_id: Bytes::copy_from_slice(group), cursor };
+    let request = SubscribeRequest {
+        group_id: Bytes::copy_from_slice(group),
+        cursor,
+        known_branch_entries: Vec::new(),
+    };
     match calls.subscribe(request).await {
         Err(error) => error,
         Ok(stream) => {

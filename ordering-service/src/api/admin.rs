@@ -99,6 +99,20 @@ impl Admin for AdminApi {
         Ok(Response::new(TransferLeaderResponse {}))
     }
 
+    async fn list_gateways(
+        &self,
+        _: Request<concordat_proto::ordering::v1::ListGatewaysRequest>,
+    ) -> Result<Response<concordat_proto::ordering::v1::ListGatewaysResponse>, Status> {
+        Err(Status::unimplemented("this version does not keep branches"))
+    }
+
+    async fn evict_gateway(
+        &self,
+        _: Request<concordat_proto::ordering::v1::EvictGatewayRequest>,
+    ) -> Result<Response<concordat_proto::ordering::v1::EvictGatewayResponse>, Status> {
+        Err(Status::unimplemented("this version does not keep branches"))
+    }
+
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
         Ok(Response::new(status::status(&self.node)))
     }

@@ -77,6 +77,13 @@ impl Ordering for OrderingApi {
         Ok(Response::new(read::key_package_status(&self.node, request.into_inner()).await?))
     }
 
+    async fn read_branch_entries(
+        &self,
+        _: Request<concordat_proto::ordering::v1::ReadBranchEntriesRequest>,
+    ) -> Result<Response<concordat_proto::ordering::v1::ReadBranchEntriesResponse>, Status> {
+        Err(Status::unimplemented("this version does not keep branches"))
+    }
+
     type WatchQuorumStream = BoxStream<'static, Result<QuorumState, Status>>;
 
     async fn watch_quorum(

@@ -78,7 +78,7 @@ async fn the_directory_answers_on_every_node() {
 async fn the_quorum_watch_tells_of_a_lost_quorum_and_of_its_return() {
     let mut cluster = Cluster::start(3).await;
     cluster.leader(SHARD).await;
-    let watch = cluster.ordering(1).await.watch_quorum(WatchQuorumRequest {}).await.unwrap();
+    let watch = cluster.ordering(1).await.watch_quorum(WatchQuorumRequest::default()).await.unwrap();
     let mut states = watch.into_inner();
     let wait_for = async |states: &mut tonic::Streaming<_>, wanted: bool| {
         let deadline = tokio::time::Instant::now() + crate::support::PATIENCE;

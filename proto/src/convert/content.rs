@@ -121,6 +121,13 @@ impl TryFrom<wire::Content> for Content {
                 Content::PolicyChange { policy: policy.into() }
             }
             Wire::Close(wire::Close {}) => Content::Close,
+            Wire::Side(_) | Wire::Late(_) | Wire::Stable(_) => {
+                return Err(WireError {
+                    field: "content",
+                    expected: one_of,
+                    got: "a mark of the cluster".into(),
+                });
+            }
         })
     }
 }

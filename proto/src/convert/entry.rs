@@ -14,6 +14,7 @@ impl From<Submission> for GroupSubmission {
             epoch: submission.epoch,
             parent_state_id: submission.parent_state_id.as_ref().map(StateId::to_bytes).unwrap_or_default(),
             content: Some(submission.content.into()),
+            facts: None,
         }
     }
 }
@@ -42,6 +43,7 @@ impl From<Entry> for wire::Entry {
             state_id: entry.state_id.to_bytes(),
             author: entry.author.as_ref().map(ClientId::to_bytes).unwrap_or_default(),
             content: Some(entry.content.into()),
+            facts: None,
         }
     }
 }

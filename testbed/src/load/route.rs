@@ -104,6 +104,7 @@ fn gateway_answer(outcome: submit_response::Outcome) -> Answer {
     match outcome {
         submit_response::Outcome::Accepted(it) => accepted(it),
         submit_response::Outcome::Superseded(it) => superseded(it),
+        other => panic!("a group of kind mls got {other:?}"),
     }
 }
 

@@ -139,7 +139,11 @@ impl Events {
         let cursor = cursor.map(|(seq, chain_hash)| Cursor {
             chain: Some(Chain::Canonical(concordat_proto::log::v1::CanonicalCursor { seq, chain_hash })),
         });
-        let request = SubscribeRequest { group_id: Bytes::copy_from_slice(group_id), cursor };
+        let request = SubscribeRequest {
+            group_id: Bytes::copy_from_slice(group_id),
+            cursor,
+            known_branch_entries: Vec::new(),
+        };
         Self(soon("a subscription", client.subscribe(request)).await.unwrap().into_inner())
     }
 

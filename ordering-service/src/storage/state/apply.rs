@@ -127,6 +127,14 @@ fn command(
         Kind::AssignGroup(assign) => (directory::assign(batch, assign)?, false),
         Kind::UploadKeyPackages(upload) => (key_packages::upload(batch, upload)?, false),
         Kind::ClaimKeyPackage(claim) => (key_packages::claim(batch, claim)?, false),
+        Kind::ReportBranches(_)
+        | Kind::CloseCollection(_)
+        | Kind::AckPosition(_)
+        | Kind::RegisterGateway(_)
+        | Kind::EvictGateway(_) => {
+            let message = "this version does not keep branches: update the servers";
+            (refused(Reason::UnknownCommand, message), false)
+        }
     };
     Ok((name, answer, referenced))
 }
@@ -139,6 +147,11 @@ fn place(command: &Kind) -> (&'static str, bool) {
         Kind::AssignGroup(_) => ("assign_group", true),
         Kind::UploadKeyPackages(_) => ("upload_key_packages", true),
         Kind::ClaimKeyPackage(_) => ("claim_key_package", true),
+        Kind::ReportBranches(_) => ("report_branches", false),
+        Kind::CloseCollection(_) => ("close_collection", false),
+        Kind::AckPosition(_) => ("ack_position", false),
+        Kind::RegisterGateway(_) => ("register_gateway", false),
+        Kind::EvictGateway(_) => ("evict_gateway", false),
     }
 }
 

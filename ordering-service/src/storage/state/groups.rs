@@ -107,6 +107,7 @@ pub(super) fn entry(rows: &Rows<'_>, seq: u64, row: RecordRow) -> Result<log::En
         state_id: state_id.to_bytes(),
         author: author.map(|author| author.to_bytes()).unwrap_or_default(),
         content: Some(content),
+        facts: None,
     })
 }
 
