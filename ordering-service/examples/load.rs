@@ -190,6 +190,7 @@ fn command(group: &Group, message: &Bytes) -> Bytes {
         // The first state is that of epoch 1, so that epoch 0 can mean "not created yet".
         epoch: group.epoch.max(1),
         parent_state_id: Bytes::new(),
+        facts: None,
         content: Some(Content { content: Some(content) }),
     };
     Command { command: Some(Wrapped::Group(submission)) }.encode_to_vec().into()

@@ -72,6 +72,7 @@ fn good_submission() -> Vec<u8> {
         author: Bytes::from_static(b"author"),
         epoch: 3,
         parent_state_id: Bytes::from(vec![1; 32]),
+        facts: None,
         content: Some(content),
     };
     ordering::Command { command: Some(ordering::command::Command::Group(submission)) }.encode_to_vec()

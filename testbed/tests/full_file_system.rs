@@ -65,6 +65,7 @@ fn submission(group: &GroupId, epoch: u64, content: Content) -> Wire {
             author: Bytes::from_static(b"somebody"),
             epoch,
             parent_state_id: Bytes::new(),
+            facts: None,
             content: Some(log::Content { content: Some(content) }),
         })),
     }

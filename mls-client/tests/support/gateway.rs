@@ -102,6 +102,7 @@ impl FakeGateway {
         match self.apply(&submission)? {
             Outcome::Accepted(accepted) => Ok(accepted),
             Outcome::Superseded(_) => unreachable!("a create is never superseded"),
+            other => panic!("a group of kind mls got {other:?}"),
         }
     }
 
@@ -148,6 +149,7 @@ impl FakeGateway {
         match self.apply(&Submission { group_id, author, epoch, parent_state_id, content })? {
             Outcome::Accepted(accepted) => Ok(accepted),
             Outcome::Superseded(_) => unreachable!("only commits are superseded"),
+            other => panic!("a group of kind mls got {other:?}"),
         }
     }
 

@@ -97,6 +97,7 @@ fn group_command(group: &str, epoch: u64, content: Kind) -> Bytes {
         author: Bytes::from_static(b"alice"),
         epoch,
         parent_state_id: Bytes::new(),
+        facts: None,
         content: Some(Content { content: Some(content) }),
     };
     Command { command: Some(command::Command::Group(submission)) }.encode_to_vec().into()

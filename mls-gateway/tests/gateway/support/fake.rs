@@ -280,6 +280,13 @@ impl Ordering for FakeNode {
         Ok(Response::new(pb::ReadEntriesResponse { entries, head: Some(head) }))
     }
 
+    async fn read_branch_entries(
+        &self,
+        _: Request<pb::ReadBranchEntriesRequest>,
+    ) -> Result<Response<pb::ReadBranchEntriesResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
     async fn get_head(
         &self,
         request: Request<pb::GetHeadRequest>,

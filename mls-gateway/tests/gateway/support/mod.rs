@@ -95,14 +95,14 @@ pub async fn submit(client: &mut Client, request: SubmitRequest) -> Outcome {
 pub fn accepted(outcome: Outcome) -> Accepted {
     match outcome {
         Outcome::Accepted(accepted) => accepted,
-        Outcome::Superseded(_) => panic!("expected to be accepted, was superseded"),
+        other => panic!("expected to be accepted, got {other:?}"),
     }
 }
 
 pub fn superseded(outcome: Outcome) -> Superseded {
     match outcome {
         Outcome::Superseded(superseded) => superseded,
-        Outcome::Accepted(_) => panic!("expected to be superseded, was accepted"),
+        other => panic!("expected to be superseded, got {other:?}"),
     }
 }
 
@@ -175,7 +175,7 @@ impl Events {
             match self.next().await.unwrap() {
                 Event::Entry(entry) => entries.push(entry),
                 Event::CaughtUp(head) => return (entries, head),
-                Event::ModeChange(_) => {}
+                Event::ModeChange(_) | Event::BranchEntry(_) => {}
             }
         }
     }

@@ -127,6 +127,7 @@ fn submission(group: &str, epoch: u64, content: Kind) -> Bytes {
         author: Bytes::from_static(b"alice"),
         epoch,
         parent_state_id: Bytes::new(),
+        facts: None,
         content: Some(Content { content: Some(content) }),
     }))
 }
