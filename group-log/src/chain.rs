@@ -2,7 +2,8 @@
 
 use crate::{
     content::{Content, Entry},
-    hash::{chain_hash, commit_state_id},
+    fork::{Item, LogEntry},
+    hash::{ChainLink, chain_hash, commit_state_id},
     ids::{ChainHash, StateId},
 };
 
@@ -88,30 +89,45 @@ impl ChainVerifier {
 
     /// Checks the next entry. After an error nothing has changed.
     pub fn push(&mut self, entry: &Entry) -> Result<(), ChainError> {
-        let seq = entry.seq;
+        self.push_link(&entry.into(), entry.chain)
+    }
+
+    /// Checks the next entry, whether a client submitted it or the cluster wrote it. After an error nothing has changed.
+    pub fn push_item(&mut self, entry: &LogEntry) -> Result<(), ChainError> {
+        let LogEntry { seq, chain, epoch, state_id, ref author, ref item, .. } = *entry;
+        match item {
+            Item::Mark(mark) => self.push_mark(seq, chain, epoch, state_id, mark),
+            Item::Content(content) => {
+                self.push_link(&ChainLink { seq, epoch, state_id, author: author.as_ref(), content }, chain)
+            }
+        }
+    }
+
+    fn push_link(&mut self, link: &ChainLink<'_>, chain: ChainHash) -> Result<(), ChainError> {
+        let ChainLink { seq, epoch, state_id, content, .. } = *link;
         if seq != self.seq.saturating_add(1) {
             return Err(ChainError::Seq { expected: self.seq.saturating_add(1), got: seq });
         }
-        let expected = chain_hash(&self.chain, &entry.into());
-        if expected != entry.chain {
-            return Err(ChainError::Chain { seq, expected, got: entry.chain });
+        let expected = chain_hash(&self.chain, link);
+        if expected != chain {
+            return Err(ChainError::Chain { seq, expected, got: chain });
         }
-        let position = match (&entry.content, self.position) {
-            (Content::Commit(_), Some((expected, _))) if entry.epoch != expected => {
-                return Err(ChainError::Epoch { seq, expected, got: entry.epoch });
+        let position = match (content, self.position) {
+            (Content::Commit(_), Some((expected, _))) if epoch != expected => {
+                return Err(ChainError::Epoch { seq, expected, got: epoch });
             }
             (Content::Commit(commit), Some((_, parent))) => {
                 let expected = commit_state_id(&parent, &commit.message);
-                if entry.state_id != expected {
-                    return Err(ChainError::State { seq, expected, got: entry.state_id });
+                if state_id != expected {
+                    return Err(ChainError::State { seq, expected, got: state_id });
                 }
-                Some((entry.epoch.saturating_add(1), entry.state_id))
+                Some((epoch.saturating_add(1), state_id))
             }
-            (Content::Commit(_), None) => Some((entry.epoch.saturating_add(1), entry.state_id)),
-            (Content::Create(_), _) => Some((entry.epoch, entry.state_id)),
+            (Content::Commit(_), None) => Some((epoch.saturating_add(1), state_id)),
+            (Content::Create(_), _) => Some((epoch, state_id)),
             (_, known) => known,
         };
-        (self.seq, self.chain, self.position) = (seq, entry.chain, position);
+        (self.seq, self.chain, self.position) = (seq, chain, position);
         Ok(())
     }
 

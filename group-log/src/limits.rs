@@ -98,6 +98,16 @@ pub const MAX_CANDIDATES: usize = 65_536;
 /// Entries of one report. A longer branch is reported in several.
 pub const MAX_REPORT_ENTRIES: usize = 1024;
 
+/// Entries of one report together, in bytes as [`BranchEntry::size`](crate::fork::BranchEntry::size) counts them; a single larger
+/// entry is reported alone. Leaves room for the framing in a command of at most 4 MiB.
+pub const MAX_REPORT_BYTES: usize = MAX_COMMIT_BYTES;
+
+/// What an entry of a branch counts for beside its payload and its facts: parent, author and framing, in bytes.
+pub const BRANCH_ENTRY_OVERHEAD_BYTES: usize = 256;
+
+/// What a leaf counts for when facts are measured: its id and its framing, in bytes.
+pub const LEAF_BYTES: usize = 34;
+
 /// Ids in one [`Side`](crate::fork::Mark::Side) or [`Late`](crate::fork::Mark::Late) entry.
 pub const MAX_MARK_IDS: usize = 1024;
 

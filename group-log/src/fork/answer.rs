@@ -75,14 +75,22 @@ pub enum Rejection {
         /// The unknown state.
         parent: StateId,
     },
-    /// Too many at once.
-    #[error("{what}: {got}, the limit is {limit}: report the rest later")]
+    /// Too many entries in one report.
+    #[error("one report has {got} entries, the limit is {limit}: report them in parts")]
     TooMany {
+        /// The limit.
+        limit: u64,
+        /// What came.
+        got: u64,
+    },
+    /// The group holds as many as it may.
+    #[error("{what}: {got}, the limit is {limit}: try again later")]
+    Full {
         /// Of what.
         what: &'static str,
         /// The limit.
         limit: u64,
-        /// What came.
+        /// What there would be.
         got: u64,
     },
     /// An entry could not have been accepted by anybody.

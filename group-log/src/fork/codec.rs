@@ -141,9 +141,7 @@ impl Candidate {
             .fixed(&self.parent.0)
             .int(self.epoch)
             .bytes(self.author.as_bytes());
-        let CommitFacts { author, removes, adds } = &self.facts;
-        let writer = leaves(writer, author.iter());
-        leaves(leaves(writer, removes.iter()), adds.iter()).finish()
+        write_facts(writer, &self.facts).finish()
     }
 
     /// Reads [`Candidate::encode`].
@@ -163,15 +161,39 @@ impl Candidate {
             expected: "1 to 128 bytes",
             got: error.got as u64,
         })?;
-        let most = MAX_COMMIT_LEAVES as u64;
-        let facts = CommitFacts {
-            author: read_leaves(&mut reader, "facts.author", 1)?.first().copied(),
-            removes: read_leaves(&mut reader, "facts.removes", most)?,
-            adds: read_leaves(&mut reader, "facts.adds", most)?,
-        };
+        let facts = read_facts(&mut reader)?;
         reader.finish("candidate")?;
         Ok(Candidate { id, ordinal, kind, parent, epoch, author, facts })
     }
+}
+
+impl CommitFacts {
+    /// For storage. 32 bytes for each leaf, and 4.
+    pub fn encode(&self) -> Vec<u8> {
+        write_facts(Writer::new(VERSION), self).finish()
+    }
+
+    /// Reads [`CommitFacts::encode`].
+    pub fn decode(bytes: &[u8]) -> Result<CommitFacts, DecodeError> {
+        let mut reader = Reader::new("facts of a commit", VERSION, bytes)?;
+        let facts = read_facts(&mut reader)?;
+        reader.finish("facts of a commit")?;
+        Ok(facts)
+    }
+}
+
+fn write_facts(writer: Writer, facts: &CommitFacts) -> Writer {
+    let CommitFacts { author, removes, adds } = facts;
+    leaves(leaves(leaves(writer, author.iter()), removes.iter()), adds.iter())
+}
+
+fn read_facts(reader: &mut Reader<'_>) -> Result<CommitFacts, DecodeError> {
+    let most = MAX_COMMIT_LEAVES as u64;
+    Ok(CommitFacts {
+        author: read_leaves(reader, "facts.author", 1)?.first().copied(),
+        removes: read_leaves(reader, "facts.removes", most)?,
+        adds: read_leaves(reader, "facts.adds", most)?,
+    })
 }
 
 fn leaves<'l>(writer: Writer, leaves: impl ExactSizeIterator<Item = &'l LeafId>) -> Writer {

@@ -7,11 +7,12 @@
 use std::fmt;
 
 use crate::{
-    content::EntryKind,
+    content::{Content, EntryKind},
     hash::Parts,
     ids::StateId,
-    limits::{Limits, MAX_COMMIT_LEAVES},
+    limits::{LEAF_BYTES, Limits, MAX_COMMIT_BYTES, MAX_COMMIT_LEAVES},
     refusal::Refusal,
+    validate::size as commit_size,
 };
 
 /// One membership of one member: a leaf from the commit that added it to the commit that removes it. Somebody who is removed and
@@ -58,23 +59,49 @@ pub struct CommitFacts {
 }
 
 impl CommitFacts {
-    /// Checks the bounds.
-    pub fn validate(&self) -> Result<(), Refusal> {
+    /// Nothing is known, or nothing changes.
+    pub fn is_empty(&self) -> bool {
+        *self == CommitFacts::default()
+    }
+
+    /// What the facts count for against [`MAX_COMMIT_BYTES`], in bytes.
+    pub fn size(&self) -> usize {
+        let leaves = usize::from(self.author.is_some()) + self.removes.len() + self.adds.len();
+        leaves * LEAF_BYTES
+    }
+
+    /// Checks the bounds, together with what the commit itself counts for: all of it travels in one message.
+    pub fn validate(&self, content: &Content) -> Result<(), Refusal> {
         for (field, leaves) in [("facts.removes", &self.removes), ("facts.adds", &self.adds)] {
             if leaves.len() > MAX_COMMIT_LEAVES {
                 let (limit, got) = (MAX_COMMIT_LEAVES as u64, leaves.len() as u64);
                 return Err(Refusal::TooLarge { field, limit, got });
             }
         }
+        let size = self.size() + content_size(content);
+        if !self.is_empty() && size > MAX_COMMIT_BYTES {
+            let field = "the commit and its facts together";
+            return Err(Refusal::TooLarge { field, limit: MAX_COMMIT_BYTES as u64, got: size as u64 });
+        }
         Ok(())
     }
 }
 
+/// Bytes of a content that grow with what its author put into it.
+pub(super) fn content_size(content: &Content) -> usize {
+    match content {
+        Content::Create(create) => create.group_info.len(),
+        Content::Commit(commit) => commit_size(commit),
+        Content::Proposal { message } | Content::Application { message } => message.len(),
+        Content::PolicyChange { .. } | Content::Close => 0,
+    }
+}
+
 /// Checks what travels on a branch: a message or a commit within its limits.
-pub(super) fn validate_branch_content(content: &crate::Content, facts: &CommitFacts) -> Result<(), Refusal> {
+pub(super) fn validate_branch_content(content: &Content, facts: &CommitFacts) -> Result<(), Refusal> {
     match content.kind() {
         EntryKind::Commit | EntryKind::Proposal | EntryKind::Application => {
-            facts.validate()?;
+            facts.validate(content)?;
             crate::validate::validate_content(content, &Limits::REPLICATED)
         }
         kind => Err(crate::validate::malformed(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     chain::ChainError,
-    content::{EntryKind, GroupKind, Submission},
+    content::{Entry, EntryKind, GroupKind, Submission},
     fork::{
         close::{Loser, put_aside},
         draft::{Draft, Read},
@@ -22,7 +22,8 @@ use crate::{
     rules::{Decision, Made, apply},
 };
 
-/// One entry of the canonical log of a DeMLS group, with what is needed to follow it.
+/// One entry of a group's canonical log, whoever wrote it, with what is needed to follow it by the rules. For a reader that only
+/// checks hashes `facts` and `bodies` may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
     /// Its number.
@@ -41,6 +42,25 @@ pub struct LogEntry {
     pub facts: CommitFacts,
     /// The entries that a Side or Late mark names, in its order.
     pub bodies: Vec<BranchEntry>,
+}
+
+impl LogEntry {
+    /// What the cluster wrote, if it did.
+    pub fn mark(&self) -> Option<&Mark> {
+        match &self.item {
+            Item::Mark(mark) => Some(mark),
+            Item::Content(_) => None,
+        }
+    }
+
+    /// The entry as a client submitted it, or nothing if the cluster wrote it.
+    pub fn into_entry(self) -> Option<Entry> {
+        let LogEntry { seq, chain, epoch, state_id, author, item, .. } = self;
+        match item {
+            Item::Content(content) => Some(Entry { seq, chain, epoch, state_id, author, content }),
+            Item::Mark(_) => None,
+        }
+    }
 }
 
 /// An entry does not follow from the log before it.

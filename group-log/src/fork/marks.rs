@@ -17,6 +17,16 @@ pub enum Item {
     Mark(Mark),
 }
 
+impl Item {
+    /// Which kind of entry it is.
+    pub fn kind(&self) -> EntryKind {
+        match self {
+            Item::Content(content) => content.kind(),
+            Item::Mark(mark) => mark.kind(),
+        }
+    }
+}
+
 /// What became of branches, and how far everybody has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mark {

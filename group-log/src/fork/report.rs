@@ -63,11 +63,8 @@ pub(super) fn report<V: ForkView>(draft: &mut Draft<'_, V>, report: &Report) -> 
     let waiting = draft.fork.collecting.as_ref().map_or(0, |collecting| collecting.candidates as usize);
     if waiting + candidates > MAX_CANDIDATES {
         let (limit, got) = (MAX_CANDIDATES as u64, (waiting + candidates) as u64);
-        return Ok(Answer::Rejected(Rejection::TooMany {
-            what: "entries that wait for the close",
-            limit,
-            got,
-        }));
+        let what = "entries that wait for the close";
+        return Ok(Answer::Rejected(Rejection::Full { what, limit, got }));
     }
 
     draft.change.kept = new.iter().map(|new| new.index).collect();
@@ -132,7 +129,7 @@ fn place_all<'r, V: ForkView>(
 ) -> Read<Result<Vec<New<'r>>, Rejection>, V> {
     if entries.len() > MAX_REPORT_ENTRIES {
         let (limit, got) = (MAX_REPORT_ENTRIES as u64, entries.len() as u64);
-        return Ok(Err(Rejection::TooMany { what: "entries in one report", limit, got }));
+        return Ok(Err(Rejection::TooMany { limit, got }));
     }
     let mut places: BTreeMap<EntryId, (Place, bool)> = BTreeMap::new();
     let mut new = Vec::new();

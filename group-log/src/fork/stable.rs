@@ -47,7 +47,7 @@ pub(super) fn register<V: ForkView>(
     let got = draft.fork.gateways.len() as u64 + 1;
     if !draft.fork.gateways.contains_key(&gateway) && got > MAX_GATEWAYS as u64 {
         let limit = MAX_GATEWAYS as u64;
-        return Ok(Answer::Rejected(Rejection::TooMany { what: "registered gateways", limit, got }));
+        return Ok(Answer::Rejected(Rejection::Full { what: "registered gateways", limit, got }));
     }
     draft.fork.gateways.entry(gateway).or_insert(stable);
     Ok(Answer::Gateways { stable })

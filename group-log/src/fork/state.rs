@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     content::{Content, EntryKind},
-    fork::facts::{CommitFacts, GatewayId, LeafId},
+    fork::facts::{CommitFacts, GatewayId, LeafId, content_size},
     hash::entry_id,
     ids::{ClientId, EntryId, StateId},
+    limits::BRANCH_ENTRY_OVERHEAD_BYTES,
 };
 
 /// Small, and rewritten as a whole with every change. Everything that grows is kept in rows of its own.
@@ -76,6 +77,11 @@ impl BranchEntry {
     /// Its id. For a commit, the state it leads to.
     pub fn id(&self) -> EntryId {
         entry_id(&self.parent, &self.content)
+    }
+
+    /// What it counts for against [`MAX_REPORT_BYTES`](crate::limits::MAX_REPORT_BYTES), in bytes.
+    pub fn size(&self) -> usize {
+        content_size(&self.content) + self.facts.size() + BRANCH_ENTRY_OVERHEAD_BYTES
     }
 
     /// It is a commit.

@@ -25,7 +25,9 @@ pub(super) fn submit<V: ForkView>(
     submission: &Submission,
     facts: &CommitFacts,
 ) -> Read<Answer, V> {
-    if let Err(refusal) = validate(submission, &Limits::REPLICATED).and_then(|()| facts.validate()) {
+    if let Err(refusal) =
+        validate(submission, &Limits::REPLICATED).and_then(|()| facts.validate(&submission.content))
+    {
         return Ok(refused(refusal));
     }
     let kind = submission.content.kind();

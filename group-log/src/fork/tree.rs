@@ -13,7 +13,7 @@ use crate::{
         view::ForkView,
     },
     ids::{EntryId, StateId},
-    limits::{MAX_BRANCH_ENTRIES, MAX_REPORT_ENTRIES},
+    limits::{MAX_BRANCH_ENTRIES, MAX_REPORT_BYTES, MAX_REPORT_ENTRIES},
     refusal::Refusal,
     view::ReadError,
 };
@@ -294,7 +294,9 @@ impl BranchTree {
         Ok(unrecorded)
     }
 
-    /// What to report now: every entry that the log does not record, parents before children, in as many reports as needed. One without entries if there is nothing: it tells the cluster not to wait for this gateway.
+    /// What to report now: every entry that the log does not record, parents before children, in as many reports as needed for
+    /// [`MAX_REPORT_ENTRIES`] and [`MAX_REPORT_BYTES`]. One without entries if there is nothing: it tells the cluster not to wait for
+    /// this gateway.
     pub fn reports<V: ForkView>(
         &self,
         view: &V,
@@ -309,15 +311,19 @@ impl BranchTree {
             }
         }
         depths.sort();
-        let entries: Vec<_> = depths.iter().filter_map(|(_, id)| self.entries.get(id).cloned()).collect();
-        let mut reports: Vec<_> = entries
-            .chunks(MAX_REPORT_ENTRIES)
-            .map(|chunk| Report { gateway, entries: chunk.to_vec(), complete: false })
-            .collect();
-        match reports.last_mut() {
-            Some(last) => last.complete = true,
-            None => reports.push(Report { gateway, entries: Vec::new(), complete: true }),
+        let empty = || Report { gateway, entries: Vec::new(), complete: false };
+        let (mut reports, mut current, mut bytes) = (Vec::new(), empty(), 0);
+        for entry in depths.iter().filter_map(|(_, id)| self.entries.get(id)) {
+            let size = entry.size();
+            let is_full = current.entries.len() >= MAX_REPORT_ENTRIES || bytes + size > MAX_REPORT_BYTES;
+            if is_full && !current.entries.is_empty() {
+                reports.push(std::mem::replace(&mut current, empty()));
+                bytes = 0;
+            }
+            bytes += size;
+            current.entries.push(entry.clone());
         }
+        reports.push(Report { complete: true, ..current });
         Ok(reports)
     }
 

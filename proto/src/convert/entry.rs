@@ -1,9 +1,10 @@
 //! Submissions, entries, heads and decisions.
 
-use bytes::Bytes;
 use group_log::{Accepted, ClientId, Entry, EntryKind, Head, StateId, Submission};
 
-use super::{WireError, chain_hash, client_id, group_id, optional_state_id, state_id};
+use super::{
+    WireError, branch::optional_author, chain_hash, client_id, group_id, optional_state_id, state_id,
+};
 use crate::{log::v1 as wire, ordering::v1::GroupSubmission};
 
 impl From<Submission> for GroupSubmission {
@@ -51,6 +52,7 @@ impl From<Entry> for wire::Entry {
 impl TryFrom<wire::Entry> for Entry {
     type Error = WireError;
 
+    /// What a client submitted. Entries that the cluster wrote are refused; [`LogEntry`](group_log::fork::LogEntry) holds both.
     fn try_from(entry: wire::Entry) -> Result<Self, WireError> {
         let content = entry.content.ok_or(WireError::missing("entry.content", "what the entry carries"))?;
         Ok(Entry {
@@ -62,10 +64,6 @@ impl TryFrom<wire::Entry> for Entry {
             content: content.try_into()?,
         })
     }
-}
-
-fn optional_author(author: Bytes) -> Result<Option<ClientId>, WireError> {
-    if author.is_empty() { Ok(None) } else { client_id("entry.author", author).map(Some) }
 }
 
 impl From<&Head> for wire::Head {

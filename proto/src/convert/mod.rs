@@ -3,11 +3,15 @@
 //! Towards the wire nothing can fail. From the wire every field is checked once, here, and a [`WireError`] names the one that does not
 //! fit. Bytes are shared, not copied.
 
+mod branch;
+mod command;
 mod content;
 mod cursor;
 mod entry;
 mod refusal;
 
+pub use branch::{entry_id, facts_in, facts_out, gateway_id, in_order, leaf_id, leaf_ids, leaves, log_entry};
+pub use command::{GroupCommand, RECONCILING_RETRY_MS};
 pub use refusal::refused;
 
 use bytes::Bytes;

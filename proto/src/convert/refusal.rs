@@ -25,7 +25,7 @@ impl From<&Refusal> for Refused {
     }
 }
 
-fn reason_and_facts(refusal: &Refusal) -> (Reason, Vec<(&'static str, String)>) {
+pub(super) fn reason_and_facts(refusal: &Refusal) -> (Reason, Vec<(&'static str, String)>) {
     let facts = |facts: &[(&'static str, &dyn ToString)]| {
         facts.iter().map(|(name, value)| (*name, value.to_string())).collect()
     };
