@@ -43,6 +43,7 @@ fn stored_forms_come_back_as_they_were() {
     let candidates = world.cluster.candidates().unwrap();
     assert_eq!(candidates.len(), 2);
     for candidate in candidates {
+        assert_eq!(CommitFacts::decode(&candidate.facts.encode()).as_ref(), Ok(&candidate.facts));
         assert_eq!(Candidate::decode(&candidate.encode()), Ok(candidate));
     }
     for ent in &world.ents {
@@ -70,6 +71,9 @@ fn damaged_forms_are_refused_and_never_panic() {
         }
         if let Ok(candidate) = Candidate::decode(&bytes) {
             assert_eq!(Candidate::decode(&candidate.encode()), Ok(candidate));
+        }
+        if let Ok(facts) = CommitFacts::decode(&bytes) {
+            assert_eq!(CommitFacts::decode(&facts.encode()), Ok(facts));
         }
         if let Ok(recorded) = Recorded::decode(&bytes) {
             assert_eq!(Recorded::decode(&recorded.encode()), Ok(recorded));

@@ -115,14 +115,14 @@ impl Desk {
                     return submission.outbox.answer(submission.token, full);
                 }
             },
-            Look::Decided(outcome) => outcome,
+            Look::Decided(outcome) => *outcome,
         };
         submission.outbox.answer(submission.token, outcome);
     }
 
     /// Checks a command by itself and against what is applied here.
     fn look_at(&self, submission: &Waiting) -> Look<'_> {
-        let Some(shards) = self.node.shards.get() else { return Look::Decided(no_cluster()) };
+        let Some(shards) = self.node.shards.get() else { return Look::decided(no_cluster()) };
         let command = match Command::decode(submission.command.clone()) {
             Ok(Command { command: Some(command) }) => command,
             Ok(Command { command: None }) => {
@@ -149,12 +149,12 @@ impl Desk {
             return Look::Propose(shard);
         }
         match shard.reader().decided(&group) {
-            Ok(Some(outcome)) => Look::Decided(outcome),
+            Ok(Some(outcome)) => Look::decided(outcome),
             Ok(None) => {
                 let (group_id, epoch) = (group.group_id, group.epoch);
                 Look::Competes(shard, Race { shard: shard.id(), group_id, epoch })
             }
-            Err(error) => Look::Decided(unknown(error)),
+            Err(error) => Look::decided(unknown(error)),
         }
     }
 
@@ -179,14 +179,18 @@ async fn decide_again(desk: Weak<Desk>, mut waited: mpsc::UnboundedReceiver<VecD
 
 /// What a submission needs.
 enum Look<'a> {
-    Decided(Outcome),
+    Decided(Box<Outcome>),
     Propose(&'a SharedShard),
     Competes(&'a SharedShard, Race),
 }
 
 impl Look<'_> {
+    fn decided(outcome: Outcome) -> Self {
+        Self::Decided(Box::new(outcome))
+    }
+
     fn refuse(refusal: Refused) -> Self {
-        Self::Decided(answer(Answer::Refused(refusal)))
+        Self::decided(answer(Answer::Refused(refusal)))
     }
 }
 
