@@ -154,7 +154,7 @@ impl Api {
                 Ok(SubmitResponse { outcome: Some(submit_response::Outcome::Accepted(accepted)) })
             }
             Final::Superseded(superseded) => {
-                Ok(SubmitResponse { outcome: Some(submit_response::Outcome::Superseded(superseded)) })
+                Ok(SubmitResponse { outcome: Some(submit_response::Outcome::Superseded(*superseded)) })
             }
             _ => Err(GatewayError::Protocol("an outcome that does not belong to the command")),
         }

@@ -30,7 +30,7 @@ pub enum Final {
     /// It is in the log.
     Accepted(Accepted),
     /// Another commit was first.
-    Superseded(Superseded),
+    Superseded(Box<Superseded>),
     /// The rules refused it.
     Refused(Refused),
     /// The group lives in this shard.
@@ -141,7 +141,7 @@ impl Router {
         };
         match outcome.outcome {
             Some(outcome::Outcome::Accepted(accepted)) => Ok(Final::Accepted(accepted)),
-            Some(outcome::Outcome::Superseded(superseded)) => Ok(Final::Superseded(superseded)),
+            Some(outcome::Outcome::Superseded(superseded)) => Ok(Final::Superseded(Box::new(superseded))),
             Some(outcome::Outcome::Refused(refused)) => Ok(Final::Refused(refused)),
             Some(outcome::Outcome::GroupAssigned(assigned)) => Ok(Final::GroupAssigned(assigned)),
             Some(outcome::Outcome::KeyPackagesUploaded(uploaded)) => Ok(Final::KeyPackagesUploaded(uploaded)),
