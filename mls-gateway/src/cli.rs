@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use service_kit::{
     loopback::plaintext_listen_address,
     net::{Incoming, SharedNetwork, tcp_network},
+    resolve::{Route, routed},
     rng::Randomness,
     shutdown::signal,
 };
@@ -54,6 +55,15 @@ pub struct Serve {
     /// Where the gateway may keep data. It keeps none as long as it has a quorum.
     #[arg(long, env = "CONCORDAT_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Reach an ordering node's or gateway's address in another way than it is known by, such as through a forwarded port. Repeat for
+    /// each; separate them by commas in the environment.
+    #[arg(
+        long = "resolve",
+        env = "CONCORDAT_RESOLVE",
+        value_delimiter = ',',
+        value_name = "ADDRESS=INSTEAD"
+    )]
+    pub routes: Vec<Route>,
     /// Accept connections without TLS from other machines, too.
     #[arg(long, env = "CONCORDAT_INSECURE_PLAINTEXT")]
     pub insecure_plaintext: bool,
@@ -82,7 +92,7 @@ impl Cli {
 
 impl Serve {
     async fn run(self) -> anyhow::Result<()> {
-        let network = tcp_network();
+        let network = routed(tcp_network(), self.routes);
         let incoming = listen(&network, "API", &self.listen, self.insecure_plaintext).await?;
         let admin = listen(&network, "admin", &self.admin_listen, self.insecure_plaintext).await?;
         let mut parts = Parts::new(self.ordering, incoming, network, Randomness::from_os());

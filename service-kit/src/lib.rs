@@ -10,6 +10,7 @@ pub mod limits;
 pub mod loopback;
 pub mod metrics;
 pub mod net;
+pub mod resolve;
 pub mod rng;
 pub mod shutdown;
 pub mod status;

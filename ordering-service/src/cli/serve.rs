@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{ArgAction, Args};
-use service_kit::{loopback::plaintext_listen_address, shutdown::signal, telemetry};
+use service_kit::{
+    loopback::plaintext_listen_address,
+    resolve::{Route, routed},
+    shutdown::signal,
+    telemetry,
+};
 
 use crate::{
     config::Config,
@@ -40,6 +45,15 @@ pub(super) struct Serve {
     /// Keep so many entries that a snapshot covers, so that a node that was away briefly catches up without one.
     #[arg(long, env = "CONCORDAT_KEEP_ENTRIES", value_name = "ENTRIES", default_value_t = limits::LOG_ENTRIES_KEPT)]
     keep_entries: u64,
+    /// Reach a peer's address in another way than it is known by, such as through a forwarded port. Repeat for each; separate them by
+    /// commas in the environment.
+    #[arg(
+        long = "resolve",
+        env = "CONCORDAT_RESOLVE",
+        value_delimiter = ',',
+        value_name = "ADDRESS=INSTEAD"
+    )]
+    routes: Vec<Route>,
     /// Listen in plaintext on addresses that other machines can reach. Only behind a network that you trust.
     #[arg(long, env = "CONCORDAT_INSECURE_PLAINTEXT", action = ArgAction::SetTrue)]
     insecure_plaintext: bool,
@@ -63,7 +77,9 @@ pub(super) async fn run(serve: Serve) -> anyhow::Result<()> {
         timing: serve.timing,
         compaction: Compaction { snapshot_every: serve.snapshot_every, keep_entries: serve.keep_entries },
     };
-    let running = Server::start(config, Seams::system()).await?;
+    let mut seams = Seams::system();
+    seams.network = routed(seams.network, serve.routes);
+    let running = Server::start(config, seams).await?;
     let failure = tokio::select! {
         signal = signal() => {
             tracing::info!("{} received, stopping", signal?);
