@@ -25,6 +25,6 @@ pub mod seed;
 pub mod wait;
 
 pub use binaries::{BinaryError, find_binary};
-pub use cluster::{Cluster, ClusterOptions};
+pub use cluster::{Cluster, ClusterOptions, Placement};
 pub use process::{Service, ServiceError, Signal};
 pub use scrape::Metrics;

@@ -132,6 +132,11 @@ impl Service {
         self.spec.lock().env.remove(key);
     }
 
+    /// Adds arguments from the next start on.
+    pub(crate) fn add_args(&self, args: impl IntoIterator<Item = String>) {
+        self.spec.lock().args.extend(args);
+    }
+
     /// Starts the process. Does not wait until it is ready.
     pub fn start(&self) -> Result<(), ServiceError> {
         let mut child = self.child.lock();

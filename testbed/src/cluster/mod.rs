@@ -3,6 +3,7 @@
 mod admin;
 mod node;
 mod options;
+mod placement;
 
 use std::{
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use parking_lot::Mutex;
 pub(crate) use admin::channel;
 pub use admin::{AdminClient, AdminError};
 pub use node::{Gateway, Node};
-pub use options::ClusterOptions;
+pub use options::{ClusterOptions, Placement};
 
 use crate::{
     binaries::BinaryError, find_binary, limits::READY_DEADLINE, ports::Ports, process::ServiceError,
@@ -36,6 +37,12 @@ pub enum ClusterError {
     /// The machine does not play along.
     #[error("cannot prepare the cluster's scratch folder or ports: {0}")]
     Io(#[from] std::io::Error),
+    /// A link could not be opened.
+    #[error(transparent)]
+    Link(#[from] links::LinkError),
+    /// A process has no site.
+    #[error("the cluster's placement names no site for {0}; add one to `Placement`")]
+    NoSite(String),
     /// A condition did not come true.
     #[error(transparent)]
     Timeout(#[from] crate::wait::Timeout),
@@ -114,6 +121,7 @@ impl Cluster {
         for number in 1..=gateways {
             cluster.lay_out_gateway(number)?;
         }
+        cluster.lay_out_routes()?;
         Ok(cluster)
     }
 
@@ -232,8 +240,10 @@ impl Cluster {
     }
 
     fn lay_out_node(&self, id: u64) -> Result<Arc<Node>, ClusterError> {
+        let site = self.options.site_of_node(id)?;
         let node = Arc::new(Node::lay_out(
             id,
+            site,
             &self.ordering_binary,
             self.scratch.lock().path(),
             &mut self.ports.lock(),
@@ -246,8 +256,10 @@ impl Cluster {
     fn lay_out_gateway(&self, number: u64) -> Result<Arc<Gateway>, ClusterError> {
         let binary = self.gateway_binary.as_deref().unwrap_or(Path::new("mls-gateway"));
         let ordering = self.ordering_addresses();
+        let site = self.options.site_of_gateway(number)?;
         let gateway = Arc::new(Gateway::lay_out(
             number,
+            site,
             binary,
             self.scratch.lock().path(),
             &mut self.ports.lock(),

@@ -19,6 +19,7 @@ pub struct Node {
     id: u64,
     address: String,
     peer_address: String,
+    site: String,
     data_dir: PathBuf,
     service: Service,
 }
@@ -26,6 +27,7 @@ pub struct Node {
 impl Node {
     pub(super) fn lay_out(
         id: u64,
+        site: String,
         binary: &Path,
         dir: &Path,
         ports: &mut Ports,
@@ -54,7 +56,7 @@ impl Node {
             env: options.env.clone(),
             admin,
         });
-        Ok(Self { id, address, peer_address, data_dir, service })
+        Ok(Self { id, address, peer_address, site, data_dir, service })
     }
 
     /// Its id.
@@ -65,6 +67,16 @@ impl Node {
     /// host:port of its ordering API.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// host:port where other nodes connect.
+    pub fn peer_address(&self) -> &str {
+        &self.peer_address
+    }
+
+    /// The name of its site; empty if the cluster has none.
+    pub fn site(&self) -> &str {
+        &self.site
     }
 
     /// Its data folder.
@@ -88,7 +100,7 @@ impl Node {
             node_id: self.id,
             peer_address: self.peer_address.clone(),
             address: self.address.clone(),
-            site: String::new(),
+            site: self.site.clone(),
         }
     }
 }
@@ -97,12 +109,14 @@ impl Node {
 #[derive(Debug)]
 pub struct Gateway {
     address: String,
+    site: String,
     service: Service,
 }
 
 impl Gateway {
     pub(super) fn lay_out(
         number: u64,
+        site: String,
         binary: &Path,
         dir: &Path,
         ports: &mut Ports,
@@ -124,7 +138,12 @@ impl Gateway {
             env: options.env.clone(),
             admin,
         });
-        Ok(Self { address, service })
+        Ok(Self { address, site, service })
+    }
+
+    /// The name of its site; empty if the cluster has none.
+    pub fn site(&self) -> &str {
+        &self.site
     }
 
     /// host:port of its API.

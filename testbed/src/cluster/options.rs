@@ -1,6 +1,8 @@
 //! What a cluster is made of.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use links::Links;
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -19,6 +21,20 @@ pub struct ClusterOptions {
     pub env: BTreeMap<String, String>,
     /// Where data and logs go, and stay. Without it: a temporary folder.
     pub dir: Option<PathBuf>,
+    /// The sites that the processes stand at. Without it: all at one.
+    pub placement: Option<Placement>,
+}
+
+/// Where the processes stand. Those of different sites reach one another over the links between their sites; clients and tests connect
+/// directly, unless they open a link themselves.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// The links between the sites.
+    pub links: Arc<Links>,
+    /// The site of each node, in the order of their ids.
+    pub nodes: Vec<String>,
+    /// The site of each gateway.
+    pub gateways: Vec<String>,
 }
 
 impl Default for ClusterOptions {
@@ -31,6 +47,7 @@ impl Default for ClusterOptions {
             gateway_args: Vec::new(),
             env: BTreeMap::new(),
             dir: None,
+            placement: None,
         }
     }
 }
