@@ -1,5 +1,7 @@
 //! What links promise, seen from both ends of real connections.
 
+#![allow(clippy::unwrap_used)] // A panic in a test is its report.
+
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
