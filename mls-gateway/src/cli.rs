@@ -7,15 +7,21 @@ use clap::{Args, Parser, Subcommand};
 use service_kit::{
     loopback::plaintext_listen_address,
     net::{Incoming, SharedNetwork, tcp_network},
-    resolve::{Route, routed},
+    resolve::routed,
     rng::Randomness,
+    settings::{layered, printed},
     shutdown::signal,
+    telemetry,
 };
 
 use crate::{
     dev,
     server::{Gateway, Parts},
+    settings::Settings,
 };
+
+/// What is logged unless CONCORDAT_LOG says otherwise.
+const LOG_FILTER: &str = "info,openraft=error";
 
 const REMEDY: &str = "--insecure-plaintext";
 
@@ -23,9 +29,6 @@ const REMEDY: &str = "--insecure-plaintext";
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
-    /// Log JSON instead of text. CONCORDAT_LOG sets the filter.
-    #[arg(long, global = true, env = "CONCORDAT_LOG_JSON")]
-    pub log_json: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -40,33 +43,19 @@ pub enum Command {
     Dev(Dev),
 }
 
-/// How to serve.
+/// How to serve. Every setting can also be given in the environment, as its help names it, or in a file: flags stand over the
+/// environment, and that over the file.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// host:port where clients connect.
-    #[arg(long, env = "CONCORDAT_LISTEN", default_value = "127.0.0.1:7400")]
-    pub listen: String,
-    /// host:port of /livez, /readyz and /metrics.
-    #[arg(long, env = "CONCORDAT_ADMIN_LISTEN", default_value = "127.0.0.1:7401")]
-    pub admin_listen: String,
-    /// host:port of the ordering API of a node; several are better. Separate them by commas in the environment.
-    #[arg(long, env = "CONCORDAT_ORDERING", value_delimiter = ',', num_args = 1.., required = true)]
-    pub ordering: Vec<String>,
-    /// Where the gateway may keep data. It keeps none as long as it has a quorum.
-    #[arg(long, env = "CONCORDAT_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// Reach an ordering node's or gateway's address in another way than it is known by, such as through a forwarded port. Repeat for
-    /// each; separate them by commas in the environment.
-    #[arg(
-        long = "resolve",
-        env = "CONCORDAT_RESOLVE",
-        value_delimiter = ',',
-        value_name = "ADDRESS=INSTEAD"
-    )]
-    pub routes: Vec<Route>,
-    /// Accept connections without TLS from other machines, too.
-    #[arg(long, env = "CONCORDAT_INSECURE_PLAINTEXT")]
-    pub insecure_plaintext: bool,
+    /// A TOML file with settings; its keys are the flags' names with `_` for `-`.
+    #[arg(long, env = "CONCORDAT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the settings that are in force, as such a file, and exit.
+    #[arg(long)]
+    pub print_config: bool,
+    /// What is set by flags and the environment.
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 /// How to run a cluster of one's own.
@@ -78,6 +67,9 @@ pub struct Dev {
     /// Where the cluster keeps its data. Without it, a folder that is deleted in the end.
     #[arg(long, env = "CONCORDAT_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Log JSON instead of text. CONCORDAT_LOG sets the filter.
+    #[arg(long, env = "CONCORDAT_LOG_JSON")]
+    pub log_json: bool,
 }
 
 impl Cli {
@@ -85,17 +77,28 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(serve) => serve.run().await,
-            Command::Dev(dev) => dev::run(dev).await,
+            Command::Dev(dev) => {
+                telemetry::init(dev.log_json, LOG_FILTER)?;
+                dev::run(dev).await
+            }
         }
     }
 }
 
 impl Serve {
     async fn run(self) -> anyhow::Result<()> {
-        let network = routed(tcp_network(), self.routes);
-        let incoming = listen(&network, "API", &self.listen, self.insecure_plaintext).await?;
-        let admin = listen(&network, "admin", &self.admin_listen, self.insecure_plaintext).await?;
-        let mut parts = Parts::new(self.ordering, incoming, network, Randomness::from_os());
+        let settings = layered(&Settings::defaults(), self.config.as_deref(), &self.settings)?;
+        if self.print_config {
+            print!("{}", printed(&settings)?);
+            settings.config()?;
+            return Ok(());
+        }
+        telemetry::init(settings.log_json.unwrap_or_default(), LOG_FILTER)?;
+        let config = settings.config()?;
+        let network = routed(tcp_network(), config.routes);
+        let incoming = listen(&network, "API", &config.listen, config.insecure_plaintext).await?;
+        let admin = listen(&network, "admin", &config.admin_listen, config.insecure_plaintext).await?;
+        let mut parts = Parts::new(config.ordering, incoming, network, Randomness::from_os());
         parts.admin = Some(admin);
         let gateway = Gateway::start(parts)?;
         tracing::info!(address = %gateway.address(), "serving clients");

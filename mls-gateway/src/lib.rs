@@ -16,4 +16,5 @@ pub mod metrics;
 pub mod mls;
 pub mod modes;
 pub mod server;
+pub mod settings;
 pub mod wire;

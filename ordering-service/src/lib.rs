@@ -16,4 +16,5 @@ pub mod node;
 pub mod quorum;
 pub mod raft;
 pub mod server;
+pub mod settings;
 pub mod storage;

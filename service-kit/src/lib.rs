@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod net;
 pub mod resolve;
 pub mod rng;
+pub mod settings;
 pub mod shutdown;
 pub mod status;
 mod tcp;

@@ -13,3 +13,6 @@ pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Connections that wait to be accepted by a listener.
 pub const LISTEN_BACKLOG: u32 = 1024;
+
+/// Bytes of a settings file.
+pub const SETTINGS_FILE_BYTES: u64 = 1 << 20;

@@ -7,11 +7,13 @@
 use std::{collections::BTreeMap, io, str::FromStr, sync::Arc};
 
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
 use crate::net::{Incoming, Io, Network, SharedNetwork};
 
 /// Whoever dials `address` is connected to `instead`. Both are host:port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Route {
     /// As it is known to everybody. Compared as text.
     pub address: String,
@@ -33,6 +35,20 @@ impl FromStr for Route {
             return Err(RouteError(text.to_owned()));
         }
         Ok(Self { address: address.to_owned(), instead: instead.to_owned() })
+    }
+}
+
+impl TryFrom<String> for Route {
+    type Error = RouteError;
+
+    fn try_from(text: String) -> Result<Self, RouteError> {
+        text.parse()
+    }
+}
+
+impl From<Route> for String {
+    fn from(route: Route) -> Self {
+        format!("{}={}", route.address, route.instead)
     }
 }
 
@@ -71,6 +87,7 @@ mod tests {
     fn routes_are_read_as_documented() {
         let route: Route = "node-2:7200=127.0.0.1:17200".parse().unwrap();
         assert_eq!((route.address.as_str(), route.instead.as_str()), ("node-2:7200", "127.0.0.1:17200"));
+        assert_eq!(Route::try_from(String::from(route.clone())), Ok(route));
         assert!("[::1]:7200=[::1]:1".parse::<Route>().is_ok());
         for bad in ["", "a:1", "a:1=", "=b:1", "a=b:1", "a:1=b", "a:1=b:0", "a:1=b:99999", ":1=b:2"] {
             let error = bad.parse::<Route>().unwrap_err();

@@ -3,11 +3,13 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use openraft::{SnapshotPolicy, StepDownPolicy};
+use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
 /// A set of timings that fit together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Round trips of at most 2 ms.
     #[default]

@@ -1,0 +1,130 @@
+//! The settings of a gateway: defaults < TOML file < environment < flags.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use service_kit::{
+    resolve::Route,
+    settings::{SettingsError, check_address},
+};
+
+/// Everything that can be set. A key of the file is the flag's name with `_` for `-`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// host:port where clients connect [default: 127.0.0.1:7400].
+    #[arg(long, env = "CONCORDAT_LISTEN", value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// host:port of /livez, /readyz and /metrics [default: 127.0.0.1:7401].
+    #[arg(long, env = "CONCORDAT_ADMIN_LISTEN", value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<String>,
+    /// host:port of the ordering API of a node; several are better. Separate them by commas in the environment.
+    #[arg(long, env = "CONCORDAT_ORDERING", value_delimiter = ',', num_args = 1.., value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordering: Option<Vec<String>>,
+    /// Where the gateway may keep data. It keeps none as long as it has a quorum.
+    #[arg(long, env = "CONCORDAT_DATA_DIR", value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Reach an ordering node's or gateway's address in another way than it is known by, such as through a forwarded port. Repeat for each; separate
+    /// them by commas in the environment.
+    #[arg(long, env = "CONCORDAT_RESOLVE", value_delimiter = ',', value_name = "ADDRESS=INSTEAD")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolve: Option<Vec<Route>>,
+    /// Accept connections without TLS from other machines, too.
+    #[arg(long, env = "CONCORDAT_INSECURE_PLAINTEXT", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub insecure_plaintext: Option<bool>,
+    /// Log JSON instead of text. CONCORDAT_LOG sets the filter.
+    #[arg(long, env = "CONCORDAT_LOG_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_json: Option<bool>,
+}
+
+/// Checked settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// host:port where clients connect.
+    pub listen: String,
+    /// host:port of the admin endpoints.
+    pub admin_listen: String,
+    /// host:port of ordering nodes, at least one.
+    pub ordering: Vec<String>,
+    /// Where the gateway may keep data.
+    pub data_dir: Option<PathBuf>,
+    /// Addresses that are reached in another way than they are known by.
+    pub routes: Vec<Route>,
+    /// Accept connections without TLS from other machines.
+    pub insecure_plaintext: bool,
+}
+
+impl Settings {
+    /// What holds where nothing is set. Ordering nodes have no default.
+    pub fn defaults() -> Self {
+        Self {
+            listen: Some("127.0.0.1:7400".into()),
+            admin_listen: Some("127.0.0.1:7401".into()),
+            ordering: None,
+            data_dir: None,
+            resolve: None,
+            insecure_plaintext: Some(false),
+            log_json: Some(false),
+        }
+    }
+
+    /// The configuration that they come to.
+    ///
+    /// # Errors
+    /// A value that is missing or makes no sense; its key is named.
+    pub fn config(self) -> Result<Config, SettingsError> {
+        let ordering = self.ordering.unwrap_or_default();
+        if ordering.is_empty() {
+            return Err(SettingsError::value("ordering", "host:port of at least one node", "nothing"));
+        }
+        ordering.iter().try_for_each(|node| check_address("ordering", node))?;
+        if self.data_dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
+            return Err(SettingsError::value("data_dir", "a directory", "an empty name"));
+        }
+        Ok(Config {
+            listen: address("listen", self.listen)?,
+            admin_listen: address("admin_listen", self.admin_listen)?,
+            ordering,
+            data_dir: self.data_dir,
+            routes: self.resolve.unwrap_or_default(),
+            insecure_plaintext: self.insecure_plaintext.unwrap_or_default(),
+        })
+    }
+}
+
+fn address(key: &'static str, value: Option<String>) -> Result<String, SettingsError> {
+    let value = value.unwrap_or_default();
+    check_address(key, &value)?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_value_is_checked_and_named() {
+        let complete = || Settings { ordering: Some(vec!["n:7100".into()]), ..Settings::defaults() };
+        assert!(complete().config().is_ok());
+        let wrong: [(&str, fn(&mut Settings)); 5] = [
+            ("ordering", |s| s.ordering = Some(Vec::new())),
+            ("ordering", |s| s.ordering = Some(vec!["n:7100".into(), "n".into()])),
+            ("listen", |s| s.listen = Some("7400".into())),
+            ("admin_listen", |s| s.admin_listen = Some("h:x".into())),
+            ("data_dir", |s| s.data_dir = Some("".into())),
+        ];
+        for (key, spoil) in wrong {
+            let mut settings = complete();
+            spoil(&mut settings);
+            let error = settings.config().expect_err(key).to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The settings of a node: defaults < TOML file < environment < flags.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use service_kit::{
+    resolve::Route,
+    settings::{SettingsError, check_address},
+};
+
+use crate::{
+    config::Config,
+    limits,
+    raft::timing::{Compaction, Profile, SNAPSHOT_EVERY},
+};
+
+/// Everything that can be set. A key of the file is the flag's name with `_` for `-`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// This node's number: at least 1, and never used twice in a cluster.
+    #[arg(long, env = "CONCORDAT_NODE_ID")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<u64>,
+    /// Where the data lives; created if it does not exist.
+    #[arg(long, env = "CONCORDAT_DATA_DIR", value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Where gateways and operators connect [default: 127.0.0.1:7100].
+    #[arg(long, env = "CONCORDAT_LISTEN", value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// Where the other nodes connect [default: 127.0.0.1:7200].
+    #[arg(long, env = "CONCORDAT_PEER_LISTEN", value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_listen: Option<String>,
+    /// Where /livez, /readyz and /metrics are served (HTTP) [default: 127.0.0.1:7300].
+    #[arg(long, env = "CONCORDAT_ADMIN_LISTEN", value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<String>,
+    /// How far apart the nodes are: lan (round trips of at most 2 ms), region (30 ms) or wan (200 ms). The same at every node
+    /// [default: lan].
+    #[arg(long, env = "CONCORDAT_TIMING")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Profile>,
+    /// Take a snapshot when a shard's log has grown by so many entries [default: 200000].
+    #[arg(long, env = "CONCORDAT_SNAPSHOT_EVERY", value_name = "ENTRIES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_every: Option<u64>,
+    /// Keep so many entries that a snapshot covers, so that a node that was away briefly catches up without one
+    /// [default: 100000].
+    #[arg(long, env = "CONCORDAT_KEEP_ENTRIES", value_name = "ENTRIES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_entries: Option<u64>,
+    /// Reach a peer's address in another way than it is known by, such as through a forwarded port. Repeat for each; separate
+    /// them by commas in the environment.
+    #[arg(long, env = "CONCORDAT_RESOLVE", value_delimiter = ',', value_name = "ADDRESS=INSTEAD")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolve: Option<Vec<Route>>,
+    /// Listen in plaintext on addresses that other machines can reach. Only behind a network that you trust.
+    #[arg(long, env = "CONCORDAT_INSECURE_PLAINTEXT", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub insecure_plaintext: Option<bool>,
+    /// One JSON object per log line.
+    #[arg(long, env = "CONCORDAT_LOG_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_json: Option<bool>,
+}
+
+impl Settings {
+    /// What holds where nothing is set. The node's number and its data directory have no default.
+    pub fn defaults() -> Self {
+        Self {
+            node_id: None,
+            data_dir: None,
+            listen: Some("127.0.0.1:7100".into()),
+            peer_listen: Some("127.0.0.1:7200".into()),
+            admin_listen: Some("127.0.0.1:7300".into()),
+            timing: Some(Profile::Lan),
+            snapshot_every: Some(SNAPSHOT_EVERY),
+            keep_entries: Some(limits::LOG_ENTRIES_KEPT),
+            resolve: None,
+            insecure_plaintext: Some(false),
+            log_json: Some(false),
+        }
+    }
+
+    /// The configuration that they come to.
+    ///
+    /// # Errors
+    /// A value that is missing or makes no sense; its key is named.
+    pub fn config(self) -> Result<Config, SettingsError> {
+        let positive = |key, value: u64| match value {
+            0 => Err(SettingsError::value(key, "at least 1", 0)),
+            value => Ok(value),
+        };
+        let config = Config {
+            node_id: positive("node_id", need("node_id", "a number that no other node has", self.node_id)?)?,
+            data_dir: need("data_dir", "a directory", self.data_dir)?,
+            listen: address("listen", self.listen)?,
+            peer_listen: address("peer_listen", self.peer_listen)?,
+            admin_listen: Some(address("admin_listen", self.admin_listen)?),
+            timing: self.timing.unwrap_or_default(),
+            compaction: Compaction {
+                snapshot_every: positive("snapshot_every", self.snapshot_every.unwrap_or(SNAPSHOT_EVERY))?,
+                keep_entries: self.keep_entries.unwrap_or(limits::LOG_ENTRIES_KEPT),
+            },
+        };
+        if config.data_dir.as_os_str().is_empty() {
+            return Err(SettingsError::value("data_dir", "a directory", "an empty name"));
+        }
+        Ok(config)
+    }
+}
+
+fn need<T>(key: &'static str, expected: &str, value: Option<T>) -> Result<T, SettingsError> {
+    value.ok_or_else(|| SettingsError::value(key, expected, "nothing"))
+}
+
+fn address(key: &'static str, value: Option<String>) -> Result<String, SettingsError> {
+    let value = need(key, "host:port", value)?;
+    check_address(key, &value)?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use service_kit::settings::{layered, printed};
+
+    use super::*;
+
+    fn complete() -> Settings {
+        Settings { node_id: Some(3), data_dir: Some("/data".into()), ..Settings::defaults() }
+    }
+
+    #[test]
+    fn each_value_is_checked_and_named() {
+        assert!(complete().config().is_ok());
+        let wrong: [(&str, fn(&mut Settings)); 7] = [
+            ("node_id", |s| s.node_id = None),
+            ("node_id", |s| s.node_id = Some(0)),
+            ("data_dir", |s| s.data_dir = Some("".into())),
+            ("listen", |s| s.listen = Some("7100".into())),
+            ("peer_listen", |s| s.peer_listen = Some(":7200".into())),
+            ("admin_listen", |s| s.admin_listen = Some("host:port".into())),
+            ("snapshot_every", |s| s.snapshot_every = Some(0)),
+        ];
+        for (key, spoil) in wrong {
+            let mut settings = complete();
+            spoil(&mut settings);
+            let error = settings.config().expect_err(key).to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn printed_settings_are_a_file_that_means_the_same() {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        std::fs::write(file.path(), printed(&complete()).expect("printed")).expect("written");
+        let read = layered(&Settings::defaults(), Some(file.path()), &Settings::default());
+        assert_eq!(read.expect("valid"), complete());
+    }
+}
