@@ -135,7 +135,7 @@ pub fn local_config(dir: &Path, node_id: NodeId) -> Result<Config, DevError> {
 /// # Errors
 /// The node can not be started.
 pub async fn start_node(dir: &Path, config: Config, seams: Seams) -> Result<Running, DevError> {
-    let node_id = config.node_id;
+    let node_id = config.node_id.unwrap_or_default();
     let node = Server::start(config, seams).await.map_err(|source| DevError::Node { node_id, source })?;
     let path = ports_file(dir, node_id);
     let ports = format!("{} {}\n", node.addresses().api.port(), node.addresses().peers.port());

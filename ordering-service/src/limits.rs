@@ -118,6 +118,8 @@ pub const NAME_BYTES: usize = 255;
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Adding a learner takes as long as copying its data: longer than this is reported as unfinished.
 pub const LEARNER_TIMEOUT: Duration = Duration::from_secs(600);
+/// Between two rounds of asking to be admitted to a cluster.
+pub const ADMIT_RETRY: Duration = Duration::from_secs(1);
 /// Entries that a new learner may lack when it counts as caught up, by default.
 pub const LEARNER_LAG_DEFAULT: u64 = 1_000;
 /// Entries that the target of a leadership transfer may lack at most.

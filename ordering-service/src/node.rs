@@ -59,6 +59,8 @@ pub struct Node {
     pub drain: CancellationToken,
     /// Ends everything that serves.
     pub stop: CancellationToken,
+    /// One change of the cluster at a time through this node. Changes through other nodes are kept apart by Raft.
+    pub changing: tokio::sync::Mutex<()>,
     recovered: AtomicBool,
     joining: tokio::sync::Mutex<()>,
 }
@@ -107,6 +109,7 @@ impl Node {
             reach: Arc::default(),
             shards: SharedShards::default(),
             recovered: AtomicBool::new(false),
+            changing: tokio::sync::Mutex::default(),
             joining: tokio::sync::Mutex::default(),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),

@@ -21,14 +21,14 @@ use tonic_health::server::HealthReporter;
 
 use crate::{
     api::{admin::AdminApi, ordering::OrderingApi, peers::PeersApi, submit::Desk},
-    cluster::change,
+    cluster::{admit, change},
     config::Config,
     hub::Hub,
     limits,
     metrics::{self, APPLY_LAG, LAST_LOG_INDEX, PEERS_REACHABLE, PURGED_INDEX},
     node::Node,
-    raft::shards::StartError,
-    storage::{Storage, StorageOptions},
+    raft::{shards::StartError, types::NodeId},
+    storage::{Storage, StorageOptions, stored_node_id},
 };
 
 pub use crate::node::Seams;
@@ -126,11 +126,19 @@ impl Server {
 
 async fn open_storage(config: &Config, seams: &Seams, hub: Arc<Hub>) -> Result<Storage, ServeError> {
     let dir = config.data_dir.clone();
-    let options =
-        StorageOptions { observer: hub, ..StorageOptions::new(config.node_id, seams.randomness.bytes()) };
+    let node_id = match config.node_id {
+        Some(node_id) => node_id,
+        None => stored_node_id(&dir).map_err(StartError::from)?.unwrap_or_else(|| drawn_node_id(seams)),
+    };
+    let options = StorageOptions { observer: hub, ..StorageOptions::new(node_id, seams.randomness.bytes()) };
     let opened = tokio::task::spawn_blocking(move || Storage::open(&dir, options)).await;
     let opened = opened.map_err(|panic| ServeError::Serve(panic.to_string()))?;
     Ok(opened.map_err(StartError::from)?)
+}
+
+/// Out of 2^32 numbers above those that people give.
+fn drawn_node_id(seams: &Seams) -> NodeId {
+    (1 << 32) + u64::from(u32::from_be_bytes(seams.randomness.bytes()))
 }
 
 struct Listeners {
@@ -177,6 +185,9 @@ impl Running {
             Observed { node: node.clone(), desk: desk.clone(), health: health_reporter, was_ready: None };
         self.tasks.spawn(observed.run(self.readiness.part("raft"), end.clone()));
 
+        if let Some(join) = node.config.join.clone() {
+            self.tasks.spawn(admit::ask(node.clone(), join, end.clone()));
+        }
         let peers = PeersServer::new(PeersApi::new(node.clone()))
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
             .max_encoding_message_size(limits::PEER_MESSAGE_BYTES);

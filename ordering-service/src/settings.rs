@@ -10,7 +10,7 @@ use service_kit::{
 };
 
 use crate::{
-    config::Config,
+    config::{Config, Join},
     limits,
     raft::timing::{Compaction, Profile, SNAPSHOT_EVERY},
 };
@@ -19,7 +19,8 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// This node's number: at least 1, and never used twice in a cluster.
+    /// This node's number: at least 1, and never used twice in a cluster. Without one it is drawn at random when the data directory
+    /// is begun, and kept there: a lost disk comes back as another node.
     #[arg(long, env = "CONCORDAT_NODE_ID")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_id: Option<u64>,
@@ -39,6 +40,23 @@ pub struct Settings {
     #[arg(long, env = "CONCORDAT_ADMIN_LISTEN", value_name = "HOST:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_listen: Option<String>,
+    /// Become a member without an operator: ask one of these nodes (their --peer-listen addresses) until one agrees. A member that
+    /// had this node's peer address before is taken for lost, and removed. Separate them by commas in the environment.
+    #[arg(long, env = "CONCORDAT_JOIN", value_delimiter = ',', num_args = 1.., value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<Vec<String>>,
+    /// With --join: where gateways and operators reach this node [default: as --listen].
+    #[arg(long, env = "CONCORDAT_ADVERTISE", value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// With --join: where the other nodes reach this node [default: as --peer-listen].
+    #[arg(long, env = "CONCORDAT_ADVERTISE_PEER", value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise_peer: Option<String>,
+    /// With --join: the place with its own network that this node stands in.
+    #[arg(long, env = "CONCORDAT_SITE", value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
     /// How far apart the nodes are: lan (round trips of at most 2 ms), region (30 ms) or wan (200 ms). The same at every node
     /// [default: lan].
     #[arg(long, env = "CONCORDAT_TIMING")]
@@ -69,7 +87,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What holds where nothing is set. The node's number and its data directory have no default.
+    /// What holds where nothing is set. The data directory has no default.
     pub fn defaults() -> Self {
         Self {
             node_id: None,
@@ -77,6 +95,10 @@ impl Settings {
             listen: Some("127.0.0.1:7100".into()),
             peer_listen: Some("127.0.0.1:7200".into()),
             admin_listen: Some("127.0.0.1:7300".into()),
+            join: None,
+            advertise: None,
+            advertise_peer: None,
+            site: None,
             timing: Some(Profile::Lan),
             snapshot_every: Some(SNAPSHOT_EVERY),
             keep_entries: Some(limits::LOG_ENTRIES_KEPT),
@@ -95,8 +117,10 @@ impl Settings {
             0 => Err(SettingsError::value(key, "at least 1", 0)),
             value => Ok(value),
         };
+        let join = self.join()?;
         let config = Config {
-            node_id: positive("node_id", need("node_id", "a number that no other node has", self.node_id)?)?,
+            node_id: self.node_id.map(|id| positive("node_id", id)).transpose()?,
+            join,
             data_dir: need("data_dir", "a directory", self.data_dir)?,
             listen: address("listen", self.listen)?,
             peer_listen: address("peer_listen", self.peer_listen)?,
@@ -112,6 +136,46 @@ impl Settings {
         }
         Ok(config)
     }
+
+    fn join(&self) -> Result<Option<Join>, SettingsError> {
+        let Some(seeds) = self.join.clone() else { return Ok(None) };
+        if seeds.is_empty() {
+            return Err(SettingsError::value("join", "host:port of at least one node", "nothing"));
+        }
+        seeds.iter().try_for_each(|seed| check_address("join", seed))?;
+        let site = self.site.clone().unwrap_or_default();
+        if site.len() > limits::NAME_BYTES {
+            return Err(SettingsError::value(
+                "site",
+                format!("at most {} bytes", limits::NAME_BYTES),
+                site.len(),
+            ));
+        }
+        Ok(Some(Join {
+            seeds,
+            peer_address: reachable(
+                "advertise_peer",
+                self.advertise_peer.as_ref(),
+                self.peer_listen.as_ref(),
+            )?,
+            address: reachable("advertise", self.advertise.as_ref(), self.listen.as_ref())?,
+            site,
+        }))
+    }
+}
+
+/// Where others reach what this node listens on. Others can neither reach port 0 nor the address that stands for all.
+fn reachable(
+    key: &'static str,
+    told: Option<&String>,
+    listen: Option<&String>,
+) -> Result<String, SettingsError> {
+    let address = need(key, "host:port", told.or(listen).cloned())?;
+    check_address(key, &address)?;
+    if address.starts_with("0.0.0.0:") || address.starts_with("[::]:") || address.ends_with(":0") {
+        return Err(SettingsError::value(key, "an address that other nodes can reach", address));
+    }
+    Ok(address)
 }
 
 fn need<T>(key: &'static str, expected: &str, value: Option<T>) -> Result<T, SettingsError> {
@@ -137,8 +201,17 @@ mod tests {
     #[test]
     fn each_value_is_checked_and_named() {
         assert!(complete().config().is_ok());
-        let wrong: [(&str, fn(&mut Settings)); 7] = [
-            ("node_id", |s| s.node_id = None),
+        let wrong: [(&str, fn(&mut Settings)); 10] = [
+            ("join", |s| s.join = Some(vec!["n:7200".into(), "n".into()])),
+            ("join", |s| s.join = Some(Vec::new())),
+            ("advertise", |s| {
+                s.join = Some(vec!["n:7200".into()]);
+                s.listen = Some("0.0.0.0:7100".into());
+            }),
+            ("site", |s| {
+                s.join = Some(vec!["n:7200".into()]);
+                s.site = Some("x".repeat(300));
+            }),
             ("node_id", |s| s.node_id = Some(0)),
             ("data_dir", |s| s.data_dir = Some("".into())),
             ("listen", |s| s.listen = Some("7100".into())),

@@ -10,11 +10,10 @@ use concordat_proto::{
     },
     raft::v1::{Voters, administer_request::Change},
 };
-use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    cluster::{bootstrap, leader::administer, learner, status},
+    cluster::{bootstrap, in_every_shard, leader::administer, learner, status},
     error::ApiError,
     limits,
     node::Node,
@@ -23,22 +22,17 @@ use crate::{
 /// `concordat.ordering.v1.Admin`.
 pub struct AdminApi {
     node: Arc<Node>,
-    /// One change at a time through this node. Changes through other nodes are kept apart by Raft.
-    changing: Mutex<()>,
 }
 
 impl AdminApi {
     /// For one node.
     pub fn new(node: Arc<Node>) -> Self {
-        Self { node, changing: Mutex::new(()) }
+        Self { node }
     }
 
     async fn in_every_shard(&self, change: Change) -> Result<(), ApiError> {
-        let _one_at_a_time = self.changing.lock().await;
-        for shard in self.node.shards()?.iter() {
-            administer(&self.node, shard, change.clone(), limits::ADMIN_TIMEOUT).await?;
-        }
-        Ok(())
+        let _one_at_a_time = self.node.changing.lock().await;
+        in_every_shard(&self.node, change).await
     }
 
     fn check_members(&self, node_ids: &[u64]) -> Result<(), ApiError> {
@@ -60,7 +54,7 @@ impl Admin for AdminApi {
         &self,
         request: Request<BootstrapRequest>,
     ) -> Result<Response<BootstrapResponse>, Status> {
-        let _one_at_a_time = self.changing.lock().await;
+        let _one_at_a_time = self.node.changing.lock().await;
         let cluster_id = bootstrap::bootstrap(&self.node, request.into_inner()).await?;
         Ok(Response::new(BootstrapResponse { cluster_id }))
     }
@@ -69,7 +63,7 @@ impl Admin for AdminApi {
         &self,
         request: Request<AddLearnerRequest>,
     ) -> Result<Response<AddLearnerResponse>, Status> {
-        let _one_at_a_time = self.changing.lock().await;
+        let _one_at_a_time = self.node.changing.lock().await;
         learner::add_learner(&self.node, request.into_inner()).await?;
         Ok(Response::new(AddLearnerResponse {}))
     }

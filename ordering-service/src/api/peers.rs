@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    cluster::leader,
+    cluster::{admit, leader},
     error::ApiError,
     limits,
     node::Node,
@@ -95,6 +95,11 @@ impl Peers for PeersApi {
         let cluster = Cluster { id: request.cluster_id, data_shards: request.data_shards };
         self.node.join(cluster).await.map_err(ApiError::from)?;
         Ok(Response::new(pb::JoinResponse {}))
+    }
+
+    async fn admit(&self, request: Request<pb::AdmitRequest>) -> Result<Response<pb::AdmitResponse>, Status> {
+        admit::admit(&self.node, request.into_inner()).await?;
+        Ok(Response::new(pb::AdmitResponse {}))
     }
 
     type ReplicateStream = ReceiverStream<Result<pb::ReplicateResponse, Status>>;

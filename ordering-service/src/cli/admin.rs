@@ -8,9 +8,12 @@ use concordat_proto::ordering::v1::{
     AddLearnerRequest, BootstrapRequest, GetStatusRequest, NodeAddress, PromoteRequest, RemoveRequest,
     TransferLeaderRequest, admin_client::AdminClient,
 };
-use tonic::{Status, transport::Endpoint};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
 
-use super::table;
+use super::{first_nodes, shrink, table};
 
 /// An operator's call to a running node.
 #[derive(Debug, Args)]
@@ -27,9 +30,16 @@ enum Call {
     /// Form a cluster out of empty nodes, once. Name every node, the one that is called among them. If the call breaks off, repeat
     /// it with the same arguments.
     Bootstrap {
-        /// A first voter, such as 1=host:7200,host:7100 or 1=host:7200,host:7100,site-a. Repeat for each node.
-        #[arg(long = "node", required = true, value_name = "ID=PEER_ADDR,API_ADDR[,SITE]", value_parser = parse_node)]
+        /// A first voter, such as 1=host:7200,host:7100 or 1=host:7200,host:7100,site-a. Without ID= the node is asked for its
+        /// number. Repeat for each node.
+        #[arg(long = "node", required = true, value_name = "[ID=]PEER_ADDR,API_ADDR[,SITE]", value_parser = parse_first_node)]
         nodes: Vec<NodeAddress>,
+        /// Wait so many seconds for the nodes to answer.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u64,
+        /// Succeed without changing anything if one of the nodes belongs to a formed cluster already.
+        #[arg(long)]
+        unless_formed: bool,
         /// Raft groups that the MLS groups are spread over. Can not be changed later.
         #[arg(long, default_value_t = 2)]
         data_shards: u32,
@@ -57,6 +67,16 @@ enum Call {
         #[arg(value_name = "ID")]
         node_id: u64,
     },
+    /// Take every node of a site out of the cluster but the named ones, one after another. Refused where the rest could not form a
+    /// quorum.
+    Shrink {
+        /// The peer address of a node that stays. Repeat for each.
+        #[arg(long = "keep", required = true, value_name = "PEER_ADDR")]
+        keep: Vec<String>,
+        /// Nodes of other sites stay, too.
+        #[arg(long, value_name = "NAME", default_value = "")]
+        site: String,
+    },
     /// Hand the leadership of a shard to another voter that is caught up.
     TransferLeader {
         /// The shard; 0 is the directory.
@@ -68,16 +88,28 @@ enum Call {
     },
 }
 
-pub(super) async fn run(admin: Admin) -> anyhow::Result<()> {
-    let endpoint = Endpoint::from_shared(format!("http://{}", admin.server))
-        .with_context(|| format!("--server must be host:port, got {:?}", admin.server))?
+/// Connects to the node at `server` (host:port).
+pub(super) async fn connect(server: &str) -> anyhow::Result<AdminClient<Channel>> {
+    let endpoint = Endpoint::from_shared(format!("http://{server}"))
+        .with_context(|| format!("--server must be host:port, got {server:?}"))?
         .connect_timeout(Duration::from_secs(5));
     let channel = endpoint.connect().await.with_context(|| {
-        format!("nobody answers at {}: is the node running, and is this its --listen address?", admin.server)
+        format!("nobody answers at {server}: is the node running, and is this its --listen address?")
     })?;
-    let mut client = AdminClient::new(channel);
+    Ok(AdminClient::new(channel))
+}
+
+pub(super) async fn run(mut admin: Admin) -> anyhow::Result<()> {
+    if let Call::Bootstrap { nodes, wait, unless_formed, .. } = &mut admin.call {
+        let found = first_nodes::find(nodes, Duration::from_secs(*wait)).await?;
+        if let Some(cluster) = found.formed.filter(|_| *unless_formed) {
+            println!("cluster {cluster} is formed already: nothing to do");
+            return Ok(());
+        }
+    }
+    let mut client = connect(&admin.server).await?;
     match admin.call {
-        Call::Bootstrap { nodes, data_shards } => {
+        Call::Bootstrap { nodes, data_shards, .. } => {
             let count = nodes.len();
             let answer = client.bootstrap(BootstrapRequest { nodes, data_shards }).await.map_err(told)?;
             println!(
@@ -102,6 +134,7 @@ pub(super) async fn run(admin: Admin) -> anyhow::Result<()> {
             client.remove(RemoveRequest { node_id }).await.map_err(told)?;
             println!("node {node_id} is removed; stop it, and never use its number again");
         }
+        Call::Shrink { keep, site } => shrink::run(&mut client, &keep, &site).await?,
         Call::TransferLeader { shard, to } => {
             client.transfer_leader(TransferLeaderRequest { shard, to_node_id: to }).await.map_err(told)?;
             println!("node {to} leads shard {shard}");
@@ -110,11 +143,18 @@ pub(super) async fn run(admin: Admin) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn told(status: Status) -> anyhow::Error {
+pub(super) fn told(status: Status) -> anyhow::Error {
     match service_kit::status::reason(&status) {
         Some(reason) => anyhow::anyhow!("{} ({reason})", status.message()),
         None => anyhow::anyhow!("{} ({:?})", status.message(), status.code()),
     }
+}
+
+/// A node whose number may be missing: 0 then.
+fn parse_first_node(text: &str) -> Result<NodeAddress, String> {
+    let numbered = if text.contains('=') { text.to_owned() } else { format!("1={text}") };
+    let node = parse_node(&numbered)?;
+    Ok(if text.contains('=') { node } else { NodeAddress { node_id: 0, ..node } })
 }
 
 fn parse_node(text: &str) -> Result<NodeAddress, String> {
@@ -140,6 +180,9 @@ mod tests {
         assert_eq!((node.node_id, node.site.as_str()), (3, "athens"));
         assert_eq!(node.peer_address, "10.0.0.3:7200");
         assert!(parse_node("1=a:1,b:2").is_ok());
+        assert_eq!(parse_first_node("a:1,b:2,s").map(|n| (n.node_id, n.site)), Ok((0, "s".into())));
+        assert_eq!(parse_first_node("3=a:1,b:2").map(|n| n.node_id), Ok(3));
+        assert!(parse_first_node("0=a:1,b:2").is_err() && parse_first_node("a:1").is_err());
         for bad in ["", "1", "0=a:1,b:2", "x=a:1,b:2", "1=a:1", "1=a,b,c,d"] {
             assert!(parse_node(bad).is_err(), "{bad}");
         }

@@ -1,7 +1,9 @@
 //! The command line.
 
 mod admin;
+mod first_nodes;
 mod serve;
+mod shrink;
 mod table;
 
 use clap::{Parser, Subcommand};

@@ -29,7 +29,8 @@ pub async fn add_learner(node: &Node, request: AddLearnerRequest) -> Result<(), 
                 "node {node_id} is in the cluster already, with other addresses or another disk: use a node id that was never used"
             ));
         }
-        None if found.about.formed => {
+        // A node that was removed may come back with its disk: its votes and its log are its own. Another cluster's may not.
+        None if found.about.formed && found.about.cluster_id != cluster.id => {
             return refuse(format!(
                 "node {node_id} holds data of cluster {}: empty its data directory and give it a node id that was never used",
                 found.about.cluster_id

@@ -1,5 +1,6 @@
 //! Forming a cluster, and changing who belongs to it and who leads it.
 
+pub mod admit;
 pub mod bootstrap;
 pub mod change;
 pub mod leader;
@@ -10,7 +11,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use concordat_proto::{
     ordering::v1::NodeAddress,
-    raft::v1::{IdentifyRequest, IdentifyResponse},
+    raft::v1::{IdentifyRequest, IdentifyResponse, administer_request::Change},
 };
 use tokio::time::timeout;
 
@@ -24,6 +25,17 @@ use crate::{
         wire,
     },
 };
+
+/// Has the leader of every shard make a change.
+///
+/// # Errors
+/// The change is refused, or takes too long, in one of them. It may be made in others then; the same again carries on.
+pub async fn in_every_shard(node: &Node, change: Change) -> Result<(), ApiError> {
+    for shard in node.shards()?.iter() {
+        leader::administer(node, shard, change.clone(), limits::ADMIN_TIMEOUT).await?;
+    }
+    Ok(())
+}
 
 /// How long the first contact with a node may take.
 const FIRST_CONTACT: Duration = Duration::from_secs(3);

@@ -40,7 +40,7 @@ pub use self::{
     snapshot::{Snapshot, SnapshotHandle, SnapshotMeta, SnapshotReceiver, SnapshotStream},
     state::{Advanced, ApplyObserver, GroupInfo, KeyPackageStatus, NoObserver, ShardReader, StateMachine},
 };
-use crate::raft::types::ShardId;
+use crate::raft::types::{NodeId, ShardId};
 
 /// A node's storage. Cheap to clone; the database closes when the last clone and everything that came from it is gone.
 #[derive(Clone)]
@@ -221,6 +221,14 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// The node that the data in `path` belongs to; None for an empty directory.
+///
+/// # Errors
+/// The marker can not be read.
+pub fn stored_node_id(path: &Path) -> Result<Option<NodeId>, StorageError> {
+    Ok(Marker::read(path)?.map(|marker| marker.node_id))
 }
 
 /// Reads the marker and checks whose data it is, or writes one into an empty directory.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod joining;
 mod membership;
 mod reads;
 mod submit;
