@@ -109,11 +109,13 @@ fn address(key: &'static str, value: Option<String>) -> Result<String, SettingsE
 mod tests {
     use super::*;
 
+    type Spoil = fn(&mut Settings);
+
     #[test]
     fn each_value_is_checked_and_named() {
         let complete = || Settings { ordering: Some(vec!["n:7100".into()]), ..Settings::defaults() };
         assert!(complete().config().is_ok());
-        let wrong: [(&str, fn(&mut Settings)); 5] = [
+        let wrong: [(&str, Spoil); 5] = [
             ("ordering", |s| s.ordering = Some(Vec::new())),
             ("ordering", |s| s.ordering = Some(vec!["n:7100".into(), "n".into()])),
             ("listen", |s| s.listen = Some("7400".into())),

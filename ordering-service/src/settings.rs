@@ -198,10 +198,12 @@ mod tests {
         Settings { node_id: Some(3), data_dir: Some("/data".into()), ..Settings::defaults() }
     }
 
+    type Spoil = fn(&mut Settings);
+
     #[test]
     fn each_value_is_checked_and_named() {
         assert!(complete().config().is_ok());
-        let wrong: [(&str, fn(&mut Settings)); 10] = [
+        let wrong: [(&str, Spoil); 10] = [
             ("join", |s| s.join = Some(vec!["n:7200".into(), "n".into()])),
             ("join", |s| s.join = Some(Vec::new())),
             ("advertise", |s| {
