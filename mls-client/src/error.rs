@@ -92,9 +92,31 @@ pub enum Error {
         /// What came.
         got: usize,
     },
+    /// A state of a DeMLS group.
+    #[error(transparent)]
+    Demls(Box<crate::demls::DemlsError>),
+    /// A gateway demands that somebody be removed whom no branch removed.
+    #[error(
+        "the gateway demands that {member} be removed first, but no branch that was read removes it; do not trust this gateway"
+    )]
+    UnfoundedRemoval {
+        /// The member, in hex.
+        member: String,
+    },
+    /// What the group owes comes first.
+    #[error(
+        "members that a lost branch removed have to be removed first, which others do; synchronize, and try again"
+    )]
+    RemovalsFirst,
     /// A bad argument.
     #[error("{0}")]
     Invalid(String),
+}
+
+impl From<crate::demls::DemlsError> for Error {
+    fn from(error: crate::demls::DemlsError) -> Self {
+        Error::Demls(Box::new(error))
+    }
 }
 
 impl Error {
@@ -106,7 +128,7 @@ impl Error {
     pub fn is_temporary(&self) -> bool {
         match self {
             Error::Call(call) => call.is_temporary(),
-            Error::Contention { .. } | Error::OutboxFull { .. } => true,
+            Error::Contention { .. } | Error::OutboxFull { .. } | Error::RemovalsFirst => true,
             _ => false,
         }
     }

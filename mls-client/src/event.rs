@@ -4,7 +4,10 @@ use std::fmt;
 
 use group_log::{GroupId, StateId};
 
-use crate::{store::LeftReason, transport::Mode};
+use crate::{
+    store::{LeftReason, Place},
+    transport::Mode,
+};
 
 /// Something that happened in a group. Sent after it was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +28,10 @@ pub enum EventKind {
     },
     /// An application message of another member was decrypted.
     MessageReceived {
-        /// Number of its entry.
+        /// Its number among this client's messages of the group; where nothing forks, that of its entry.
         seq: u64,
+        /// Where it is: in the canonical log, on a branch, or on the side.
+        place: Place,
         /// The epoch it was sent in.
         epoch: u64,
         /// The identity in the sender's credential.
@@ -36,8 +41,10 @@ pub enum EventKind {
     },
     /// A message of this client is in the log.
     MessageSent {
-        /// Number of its entry.
+        /// Its number among this client's messages of the group; where nothing forks, that of its entry.
         seq: u64,
+        /// Where it is: in the canonical log, on a branch, or on the side.
+        place: Place,
         /// The epoch it was sent in.
         epoch: u64,
         /// What was said.
@@ -91,6 +98,40 @@ pub enum EventKind {
         /// Who committed the winner, as the gateway authenticated it.
         by: Vec<u8>,
     },
+    /// A gateway without a quorum accepted a commit: this client stands in the state after it, provisionally.
+    BranchAdvanced {
+        /// The new epoch.
+        epoch: u64,
+        /// The exact new state.
+        state_id: StateId,
+        /// The new epoch's authenticator.
+        authenticator: Vec<u8>,
+        /// Who committed, as its gateway authenticated it.
+        by: Vec<u8>,
+    },
+    /// Entries of branches lost, or came too late. Whoever was entitled to them has read them.
+    PutAside {
+        /// Number of the entry that says so.
+        seq: u64,
+        /// How many.
+        entries: usize,
+        /// They came when the states to read them with may be gone.
+        late: bool,
+    },
+    /// The branch that this client stood on has lost, and it went back.
+    WentBack {
+        /// Where it stood.
+        from: StateId,
+        /// The canonical head; nothing if this client is not a member there and waits to be added again.
+        to: Option<StateId>,
+    },
+    /// Everybody has read up to a position: states that nobody needs any more were deleted.
+    StatesDeleted {
+        /// Number of an entry.
+        position: u64,
+        /// How many states were deleted.
+        deleted: usize,
+    },
     /// Somebody has proposed something that waits to be committed.
     Proposed {
         /// Number of the proposal's entry.
@@ -140,7 +181,7 @@ impl fmt::Debug for EventKind {
             EventKind::MessageReceived { seq, epoch, body, .. } => {
                 write!(f, "MessageReceived(seq {seq}, epoch {epoch}, {} bytes)", body.len())
             }
-            EventKind::MessageSent { seq, epoch, body } => {
+            EventKind::MessageSent { seq, epoch, body, .. } => {
                 write!(f, "MessageSent(seq {seq}, epoch {epoch}, {} bytes)", body.len())
             }
             EventKind::MessageRefused { reason, .. } => write!(f, "MessageRefused({reason})"),
@@ -151,6 +192,14 @@ impl fmt::Debug for EventKind {
             EventKind::MemberRemoved { .. } => f.write_str("MemberRemoved"),
             EventKind::EpochChanged { seq, epoch, .. } => write!(f, "EpochChanged(seq {seq}, epoch {epoch})"),
             EventKind::Superseded { seq, .. } => write!(f, "Superseded(by entry {seq})"),
+            EventKind::BranchAdvanced { epoch, .. } => write!(f, "BranchAdvanced(epoch {epoch})"),
+            EventKind::PutAside { seq, entries, late } => {
+                write!(f, "PutAside(seq {seq}, {entries} entries, late: {late})")
+            }
+            EventKind::WentBack { to, .. } => write!(f, "WentBack(to {to:?})"),
+            EventKind::StatesDeleted { position, deleted } => {
+                write!(f, "StatesDeleted(position {position}, {deleted} states)")
+            }
             EventKind::Proposed { seq } => write!(f, "Proposed(seq {seq})"),
             EventKind::PolicyChanged { past_epochs } => write!(f, "PolicyChanged({past_epochs})"),
             EventKind::ModeChanged { mode } => write!(f, "ModeChanged({mode:?})"),

@@ -46,6 +46,7 @@
 //! # Ok(()) }
 //! ```
 
+mod branches;
 pub mod client;
 pub mod demls;
 pub mod error;
@@ -67,5 +68,5 @@ pub use group_log::{ClientId, GroupId, GroupKind, Policy, StateId};
 pub use identity::{DEFAULT_CIPHERSUITE, Identity};
 pub use provider::Values;
 pub use service_kit::rng::Randomness;
-pub use store::{LeftReason, Status, Store, StoredMessage};
+pub use store::{LeftReason, Place, Status, Store, StoredMessage};
 pub use transport::{CallError, GrpcTransport, Mode, Transport};

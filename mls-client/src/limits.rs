@@ -20,6 +20,15 @@ pub const MAX_OUTBOX_MESSAGES: usize = 1024;
 /// Decrypted messages of one group that are kept; the oldest beyond are deleted.
 pub const MAX_STORED_MESSAGES: u64 = 100_000;
 
+/// Branch entries that are offered to a gateway, or asked of it, in one call.
+pub const BRANCH_IDS: usize = 1024;
+
+/// Branch entries that a gateway is told not to deliver again.
+pub const KNOWN_BRANCH_ENTRIES: usize = 4096;
+
+/// Branch entries that are brought to a gateway in one call, in bytes; a single one may be longer.
+pub const UPLOAD_BRANCH_BYTES: usize = 3 * 1024 * 1024;
+
 /// Longest application message before encryption, in bytes. Leaves room for framing, padding and the signature.
 pub const MAX_BODY_BYTES: usize = group_log::limits::MAX_MESSAGE_BYTES - 4096;
 

@@ -45,6 +45,11 @@ pub(crate) fn pending_content(pending: &Pending, record: &GroupRecord) -> Result
         let (kind, policy) = (record.kind(), record.policy());
         return Ok(Content::Create(Create { kind, policy, group_info: pending.group_info.clone().into() }));
     }
+    commit_content(pending)
+}
+
+/// What an entry with this pending commit would carry.
+pub(crate) fn commit_content(pending: &Pending) -> Result<Content, IdLengthError> {
     let recipients = pending.recipients.iter().map(|recipient| {
         Ok(WelcomeRecipient {
             client_id: ClientId::new(recipient.client_id.clone())?,

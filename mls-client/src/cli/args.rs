@@ -42,7 +42,14 @@ pub(super) enum Command {
         name: Option<String>,
     },
     /// Start a group.
-    Create,
+    Create {
+        /// What the group is, for good: `mls` has one agreed order, and waits while there is no quorum (the choice for most groups);
+        /// `demls` goes on in every part of a split network, and puts itself together again afterwards (for ships, field networks and
+        /// federations that must not stand still, where a removed member may read a little longer in a part that has not heard of it);
+        /// `dimls` needs no order at all, as every member has a Send Group of its own.
+        #[arg(long, value_enum, default_value_t = KindArg::Mls, hide_possible_values = true)]
+        kind: KindArg,
+    },
     /// Add clients to a group.
     Invite {
         /// Their names.
@@ -98,6 +105,14 @@ pub(super) enum Command {
         #[command(flatten)]
         group: GroupArg,
     },
+}
+
+/// The kinds of groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum KindArg {
+    Mls,
+    Demls,
+    Dimls,
 }
 
 /// Which group.

@@ -3,10 +3,10 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::Context;
-use mls_client::{Committed, DEFAULT_CIPHERSUITE, GroupId, Identity, NewGroup, Status, Store};
+use mls_client::{Committed, DEFAULT_CIPHERSUITE, GroupId, GroupKind, Identity, NewGroup, Status, Store};
 
 use super::{
-    args::{Args, GroupArg},
+    args::{Args, GroupArg, KindArg},
     session::{Session, client_ids},
     show,
 };
@@ -33,8 +33,13 @@ pub(super) async fn identity(args: &Args, state: &Path, name: Option<&str>) -> a
     Ok(())
 }
 
-pub(super) async fn create(session: &Session) -> anyhow::Result<()> {
-    let group = session.client.create_group(NewGroup::default()).await?;
+pub(super) async fn create(session: &Session, kind: KindArg) -> anyhow::Result<()> {
+    let kind = match kind {
+        KindArg::Mls => GroupKind::Mls,
+        KindArg::Demls => GroupKind::Demls,
+        KindArg::Dimls => anyhow::bail!("groups of kind `dimls` are not there yet; choose `mls` or `demls`"),
+    };
+    let group = session.client.create_group(NewGroup { kind, ..NewGroup::default() }).await?;
     println!("{}", hex::encode(&group));
     eprintln!("The group exists, with you in it. Add somebody with `invite NAME`.");
     Ok(())
@@ -67,6 +72,11 @@ fn report(session: &Session, group: &GroupId, committed: Committed) -> anyhow::R
             println!(
                 "Accepted as entry {seq}, built again {} times because others were first; epoch {epoch}.",
                 attempts - 1
+            );
+        }
+        Committed::Provisional { epoch, .. } => {
+            println!(
+                "Accepted without a quorum, provisionally: epoch {epoch}. What becomes of it is known later."
             );
         }
         Committed::NothingToDo => println!("There was nothing left to do."),

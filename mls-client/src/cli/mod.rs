@@ -18,7 +18,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let session = Session::open(&args, &state)?;
     match &args.command {
         Command::Identity { .. } => Ok(()),
-        Command::Create => commands::create(&session).await,
+        Command::Create { kind } => commands::create(&session, *kind).await,
         Command::Invite { clients, group } => commands::invite(&session, clients, group).await,
         Command::Join { wait } => commands::join(&session, *wait).await,
         Command::Send { text, group } => commands::send(&session, text, group).await,

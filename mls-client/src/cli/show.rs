@@ -1,6 +1,6 @@
 //! Things as a person reads them.
 
-use mls_client::{GroupView, LeftReason, Status};
+use mls_client::{GroupKind, GroupView, LeftReason, Status, transport::Mode};
 
 /// A client's name. What is not text is shown as hex.
 pub(super) fn name(id: &[u8]) -> String {
@@ -23,12 +23,26 @@ pub(super) fn text(body: &[u8]) -> String {
         .collect()
 }
 
+/// What a gateway's mode means for a group.
+pub(super) fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Ordered => "the group is ordered by a quorum: what is accepted is final",
+        Mode::Suspect => "the quorum is perhaps lost; what you do waits",
+        Mode::Forked => "no quorum: the group goes on here by itself, and what is accepted is provisional",
+        Mode::Reconciling => "the quorum is back; branches are being brought together",
+        Mode::Unspecified => "the gateway is in a mode that this program does not know",
+    }
+}
+
 /// A group in `status`.
 pub(super) fn group(view: &GroupView) {
     println!("\n{}", hex::encode(&view.group));
     match &view.status {
         Status::Active => println!("  members   {}", names(&view.members)),
         Status::Joining => println!("  joining; not decided yet"),
+        Status::Waiting => {
+            println!("  the branch that you were added on has lost; whoever added you adds you again");
+        }
         Status::Stuck { seq, reason } => {
             println!("  stuck at entry {seq} ({reason}); `rejoin` it");
         }
@@ -37,7 +51,17 @@ pub(super) fn group(view: &GroupView) {
         Status::Left(LeftReason::NeverJoined) => println!("  never joined: it was refused"),
         Status::Closed => println!("  closed"),
     }
-    println!("  epoch     {} (entry {})", view.epoch, view.seq);
+    let settled = if view.provisional { "; provisional: on a branch, not settled yet" } else { "" };
+    println!("  epoch     {} (entry {}{settled})", view.epoch, view.seq);
+    if view.kind == GroupKind::Demls {
+        println!("  kind      demls: goes on without a quorum");
+    }
+    if view.retained_states > 1 {
+        println!("  states    {} are kept until everybody has read up to here", view.retained_states);
+    }
+    if view.repairing {
+        println!("  repair    something is done again, because a branch has lost");
+    }
     if !view.epoch_authenticator.is_empty() {
         // Members who see the same here agree on everything (RFC 9420 section 8.7).
         println!(

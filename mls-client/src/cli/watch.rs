@@ -97,7 +97,25 @@ fn show_event(event: &EventKind) -> bool {
     match event {
         EventKind::MemberAdded { member } => eprintln!("* {} has come", show::name(member)),
         EventKind::MemberRemoved { member } => eprintln!("* {} has gone", show::name(member)),
-        EventKind::ModeChanged { mode } => eprintln!("* the gateway is in mode {}", mode.as_str_name()),
+        EventKind::ModeChanged { mode } => eprintln!("* {}", show::mode(*mode)),
+        EventKind::BranchAdvanced { epoch, by, .. } => {
+            eprintln!("* {} changed the group on a branch: epoch {epoch}, provisional", show::name(by));
+        }
+        EventKind::PutAside { entries, late, .. } => {
+            let why = if *late { "came too late" } else { "belong to a branch that has lost" };
+            eprintln!(
+                "* {entries} changes or messages {why}; they stay readable, and what matters is done again"
+            );
+        }
+        EventKind::WentBack { to: Some(_), .. } => {
+            eprintln!("* your branch has lost; you are back where everybody is");
+        }
+        EventKind::WentBack { to: None, .. } => {
+            eprintln!("* the branch that you were added on has lost; whoever added you adds you again");
+        }
+        EventKind::StatesDeleted { deleted, .. } => {
+            eprintln!("* everybody has read up to here: {deleted} old states were deleted");
+        }
         EventKind::MessageUnreadable { seq, reason, .. } => {
             eprintln!("* the message in entry {seq} cannot be read: {reason}");
         }

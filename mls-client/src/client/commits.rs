@@ -31,6 +31,13 @@ pub enum Committed {
         /// How often it was built.
         attempts: u32,
     },
+    /// A gateway without a quorum accepted a commit of this client. The log says later what became of it. DeMLS groups only.
+    Provisional {
+        /// The epoch after it.
+        epoch: u64,
+        /// How often it was built.
+        attempts: u32,
+    },
     /// Others had done everything already.
     NothingToDo,
 }
@@ -59,17 +66,25 @@ impl Client {
         let _turn = turns.commit.lock().await;
         self.pursue_pending(group).await?;
         let intent = self.prepare(group, change).await?;
+        if self.has_branches(group) {
+            return self.pursue_on_branches(group, intent).await;
+        }
         self.pursue(group, intent).await
     }
 
-    /// Goes on with a commit of this client that is pending, if one is: learns what became of it, and builds it again if it lost.
+    /// Goes on with a commit of this client that is pending, if one is: learns what became of it, and builds it again if it lost. In a
+    /// DeMLS group, does what is owed after a branch has lost, too.
     pub async fn resume(&self, group: &GroupId) -> Result<(), Error> {
         let turns = self.turns(group);
         let _turn = turns.commit.lock().await;
-        self.pursue_pending(group).await
+        self.pursue_pending(group).await?;
+        if self.has_branches(group) { self.repair_in_turn(group).await } else { Ok(()) }
     }
 
     pub(super) async fn pursue_pending(&self, group: &GroupId) -> Result<(), Error> {
+        if self.has_branches(group) {
+            return self.pursue_pending_on_branches(group).await;
+        }
         let Some(pending) = self.record(group)?.pending else { return Ok(()) };
         match self.settle(group, pending.state_id()).await? {
             Some(Resolution::Superseded { .. }) if pending.kind == PendingKind::Commit => {
@@ -80,7 +95,7 @@ impl Client {
     }
 
     /// Claims a KeyPackage for everybody who is to be added and is not a member yet.
-    async fn prepare(&self, group: &GroupId, change: Change) -> Result<Intent, Error> {
+    pub(super) async fn prepare(&self, group: &GroupId, change: Change) -> Result<Intent, Error> {
         let members: BTreeSet<_> = self.group(group)?.members.into_iter().collect();
         let mut add = Vec::new();
         for client in change.add.iter().filter(|client| !members.contains(client.as_bytes())) {
@@ -118,7 +133,9 @@ impl Client {
                     }
                     self.pause(&mut backoff, None).await;
                 }
-                None => return Err(Error::Protocol("a commit was answered, but is in no log".into())),
+                Some(Resolution::Provisional { .. } | Resolution::SetAside) | None => {
+                    return Err(Error::Protocol("a commit was answered, but is in no log".into()));
+                }
             }
         }
         Err(Error::Contention { attempts: self.options().max_commit_attempts })

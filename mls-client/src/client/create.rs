@@ -34,17 +34,23 @@ impl Client {
     ///
     /// If the gateway cannot answer, the create stays pending, and [`Client::resume`] or a running client goes on with it.
     pub async fn create_group(&self, new: NewGroup) -> Result<GroupId, Error> {
-        if new.kind != GroupKind::Mls {
-            return Err(Error::Invalid("this client makes groups of the kind `mls` only".into()));
+        if new.kind == GroupKind::Dimls {
+            return Err(Error::Invalid(
+                "this client makes groups of the kinds `mls` and `demls` only".into(),
+            ));
         }
-        let id = match new.id {
-            Some(id) => id,
+        let id = match &new.id {
+            Some(id) => id.clone(),
             None => {
                 GroupId::new(self.rng().bytes::<16>().to_vec()).map_err(|e| Error::Invalid(e.to_string()))?
             }
         };
         let turns = self.turns(&id);
         let _turn = turns.commit.lock().await;
+        if new.kind == GroupKind::Demls {
+            self.create_with_branches(&id, &new).await?;
+            return Ok(id);
+        }
         let (state, events) = self.with_store(|store| {
             let known = store.group_record(&id)?;
             if known.is_some_and(|record| record.status != Status::Left(LeftReason::NeverJoined)) {

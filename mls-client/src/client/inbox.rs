@@ -7,7 +7,7 @@ use concordat_proto::{
     log::v1::{PendingWelcome, Reason},
 };
 use futures::StreamExt;
-use group_log::{ChainHash, GroupId, Policy, StateId};
+use group_log::{ChainHash, GroupId, GroupKind, Policy, StateId};
 use tokio::time::timeout;
 
 use super::Client;
@@ -42,6 +42,11 @@ impl Client {
         let _turn = turns.commit.lock().await;
         if self.record(group).is_ok_and(|record| record.status == Status::Active) {
             self.catch_up(group, 0).await?;
+        }
+        let request = GetHeadRequest { group_id: group.to_bytes(), linearizable: false };
+        let head = self.persist(|| self.transport().get_head(request.clone())).await?;
+        if wire::kind(head.kind)? == GroupKind::Demls {
+            return self.rejoin_with_branches(group).await;
         }
         let mut backoff = self.backoff();
         for _ in 0..self.options().max_commit_attempts {
@@ -86,9 +91,9 @@ impl Client {
         let cursor = welcome.cursor.clone();
         let joined = match self.accept(&group, welcome).await {
             Ok(joined) => joined,
-            Err(Error::Mls { what, reason }) => {
+            Err(error @ (Error::Mls { .. } | Error::Demls(_))) => {
                 // It will never be of use, and must not be in the way of the next.
-                let kind = EventKind::WelcomeUnusable { reason: format!("{what}: {reason}") };
+                let kind = EventKind::WelcomeUnusable { reason: error.to_string() };
                 self.publish(vec![Event { group: group.clone(), kind }]);
                 false
             }
@@ -103,6 +108,9 @@ impl Client {
     async fn accept(&self, group: &GroupId, welcome: PendingWelcome) -> Result<bool, Error> {
         let turns = self.turns(group);
         let _turn = turns.commit.lock().await;
+        if wire::kind(welcome.kind)? == GroupKind::Demls {
+            return self.accept_on_branches(group, welcome).await;
+        }
         if self.record(group).is_ok_and(|record| record.pending.is_some()) {
             // Perhaps this client is coming back by itself already.
             self.pursue_pending(group).await?;

@@ -4,19 +4,19 @@ use concordat_proto::{gateway::v1::submit_response::Outcome, log::v1::Reason};
 use group_log::GroupId;
 
 use super::{Change, Client, counters::Tally};
-use crate::{error::Error, event::EventKind, group, store::OutboxItem, transport::CallError, wire};
+use crate::{branches, error::Error, event::EventKind, group, store::OutboxItem, transport::CallError, wire};
 
-/// A message that is in the log.
+/// A message that is in the log or, in a DeMLS group without a quorum, on a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent {
-    /// Number of its entry.
+    /// Its number among this client's messages of the group; where nothing forks, that of its entry.
     pub seq: u64,
     /// The epoch it was sent in.
     pub epoch: u64,
 }
 
 /// What to do for the first item of the outbox.
-enum Next {
+pub(super) enum Next {
     Done,
     /// Proposals have to be committed first (RFC 9420 section 12.4).
     Commit,
@@ -30,7 +30,10 @@ impl Client {
     /// message whose epoch has become too old is encrypted again in the current one.
     pub async fn send(&self, group: &GroupId, body: impl Into<Vec<u8>>) -> Result<Sent, Error> {
         let body = body.into();
-        let id = self.with_group(group, |work| group::enqueue(work, body))?;
+        let id = match self.has_branches(group) {
+            true => self.with_branches(group, |work| branches::enqueue(work, body))?,
+            false => self.with_group(group, |work| group::enqueue(work, body))?,
+        };
         self.drain(group, Some(id)).await?;
         let sent = self.with_store(|store| store.sent_message(group, id))?;
         sent.map(|(seq, epoch)| Sent { seq, epoch })
@@ -45,11 +48,14 @@ impl Client {
     /// Asks the other members to remove this client (a member cannot commit its own removal), and returns when that is in the log. A
     /// running client asks again in each new epoch until it is gone. The only member of a group closes it.
     pub async fn leave(&self, group: &GroupId) -> Result<(), Error> {
-        self.catch_up(group, 0).await?;
+        self.sync(group).await?;
         if self.group(group)?.members.len() == 1 {
             return self.close_group(group).await;
         }
-        self.with_group(group, group::enqueue_leave)?;
+        match self.has_branches(group) {
+            true => self.with_branches(group, branches::enqueue_leave)?,
+            false => self.with_group(group, group::enqueue_leave)?,
+        }
         self.flush(group).await
     }
 
@@ -57,6 +63,9 @@ impl Client {
     async fn drain(&self, group: &GroupId, until: Option<u64>) -> Result<(), Error> {
         let turns = self.turns(group);
         let _turn = turns.send.lock().await;
+        if self.has_branches(group) {
+            return self.drain_on_branches(group, until).await;
+        }
         let mut attempts = 0;
         let mut caught_up = false;
         loop {

@@ -1,5 +1,6 @@
 //! The facade: one client with its groups, its gateway and its state file.
 
+mod branches;
 mod change;
 mod commits;
 mod counters;
@@ -148,17 +149,21 @@ impl Client {
 
     /// One group as this client has it.
     pub fn group(&self, group: &GroupId) -> Result<GroupView, Error> {
+        if self.has_branches(group) {
+            return self.branch_view(group);
+        }
         self.with_store(|store| {
             Ok(GroupWork::load(store, &self.inner.crypto, group)?.ok_or(Error::UnknownGroup)?.view())
         })
     }
 
-    /// Decrypted messages of a group after entry `after_seq`, one's own among them, in order, at most `max`.
+    /// Decrypted messages of a group after the one with the number `after_seq`, one's own among them, in the order in which this
+    /// client came to know them, at most `max`.
     pub fn messages(&self, group: &GroupId, after_seq: u64, max: usize) -> Result<Vec<StoredMessage>, Error> {
         Ok(self.with_store(|store| store.messages(group, after_seq, max))?)
     }
 
-    /// Deletes decrypted messages of a group up to and including entry `up_to_seq`.
+    /// Deletes decrypted messages of a group up to and including the one with the number `up_to_seq`.
     pub fn forget_messages(&self, group: &GroupId, up_to_seq: u64) -> Result<(), Error> {
         Ok(self.with_store(|store| store.forget_messages(group, up_to_seq))?)
     }

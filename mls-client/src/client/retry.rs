@@ -48,10 +48,19 @@ impl Client {
 
     /// Makes a call that may be made again until it has an answer, for as long as the client's patience lasts.
     pub(super) async fn persist<'a, T>(&'a self, call: impl Fn() -> Call<'a, T>) -> Result<T, CallError> {
+        self.persist_unless(call, |_| false).await
+    }
+
+    /// The same, but an error for which `gives_up` holds is returned at once.
+    pub(super) async fn persist_unless<'a, T>(
+        &'a self,
+        call: impl Fn() -> Call<'a, T>,
+        gives_up: impl Fn(&CallError) -> bool,
+    ) -> Result<T, CallError> {
         let (mut backoff, deadline) = (self.backoff(), Instant::now() + self.options().patience);
         loop {
             match call().await {
-                Err(error) if error.is_temporary() && Instant::now() < deadline => {
+                Err(error) if error.is_temporary() && !gives_up(&error) && Instant::now() < deadline => {
                     Tally::count(&self.tally().retried);
                     self.pause(&mut backoff, error.retry_after).await;
                 }

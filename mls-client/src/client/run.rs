@@ -86,7 +86,8 @@ impl Client {
     }
 
     fn follows(&self, group: &GroupId) -> bool {
-        self.record(group).is_ok_and(|record| matches!(record.status, Status::Active | Status::Joining))
+        self.record(group)
+            .is_ok_and(|record| matches!(record.status, Status::Active | Status::Joining | Status::Waiting))
     }
 
     async fn run_inbox(&self) {
@@ -122,7 +123,11 @@ impl Client {
     async fn follow(&self, group: &GroupId) {
         let mut backoff = self.backoff();
         while self.follows(group) {
-            let error = match self.follow_once(group, &mut backoff).await {
+            let followed = match self.has_branches(group) {
+                true => self.follow_branches_once(group, &mut backoff).await,
+                false => self.follow_once(group, &mut backoff).await,
+            };
+            let error = match followed {
                 Ok(()) => CallError::lost("the gateway ended the stream"),
                 Err(Error::Call(error)) => error,
                 // Read again from the cursor.
@@ -189,7 +194,7 @@ impl Client {
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    fn tell_mode(&self, group: &GroupId, mode: Mode) {
+    pub(super) fn tell_mode(&self, group: &GroupId, mode: Mode) {
         self.publish(vec![Event { group: group.clone(), kind: EventKind::ModeChanged { mode } }]);
     }
 
@@ -217,6 +222,9 @@ impl Client {
         }
         if self.record(group)?.status != Status::Active {
             return Ok(());
+        }
+        if self.has_branches(group) {
+            self.repair(group).await?;
         }
         if self.with_store(|store| store.outbox_len(group))? > 0 {
             self.flush(group).await?;

@@ -17,8 +17,13 @@ use crate::{
 };
 
 impl Client {
-    /// Applies everything that was accepted before the call, and returns the group as it is then.
+    /// Applies everything that was accepted before the call, and returns the group as it is then. In a DeMLS group without a quorum:
+    /// everything that the gateway knows, branches included; and it is brought what it lacks.
     pub async fn sync(&self, group: &GroupId) -> Result<GroupView, Error> {
+        if self.has_branches(group) {
+            self.refresh(group).await?;
+            return self.group(group);
+        }
         self.catch_up(group, 0).await?;
         self.group(group)
     }
@@ -42,6 +47,9 @@ impl Client {
 
     /// Reads and applies the log up to entry `seq`; 0: everything that was accepted before the call.
     pub(super) async fn catch_up(&self, group: &GroupId, seq: u64) -> Result<(), Error> {
+        if self.has_branches(group) {
+            return self.catch_up_branches(group, seq).await;
+        }
         loop {
             let record = self.record(group)?;
             let follows = matches!(record.status, Status::Active | Status::Joining);

@@ -6,8 +6,9 @@ mod join;
 mod tests;
 
 use openmls::prelude::{
-    CredentialWithKey, GroupId, KeyPackage, LeafNodeIndex, LeafNodeParameters, Member, MlsGroup,
-    MlsGroupCreateConfig, MlsMessageOut, PastEpochDeletionPolicy, QueuedProposal,
+    CredentialWithKey, Extension, GroupId, KeyPackage, LeafNodeIndex, LeafNodeParameters, Member, MlsGroup,
+    MlsGroupCreateConfig, MlsMessageOut, PastEpochDeletionPolicy, QueuedProposal, UnknownExtension,
+    group_info::VerifiableGroupInfo,
 };
 use openmls_traits::signatures::Signer;
 
@@ -21,6 +22,7 @@ use super::{
     error::DemlsError,
     key_schedule::DmlsEpoch,
     kv::KvStorage,
+    limits::EPOCH_EXTENSION,
     message::DmlsMessage,
     provider::DmlsProvider,
     state::EpochState,
@@ -157,6 +159,20 @@ impl DmlsGroup {
         })
     }
 
+    /// Proposes one's own removal, for others to commit. What was queued here is dropped: an older proposal of one's own would be in
+    /// the way of the new one.
+    pub fn propose_leave<B: Backend>(
+        &mut self,
+        backend: &B,
+        signer: &impl Signer,
+    ) -> Result<Vec<u8>, DemlsError> {
+        self.ready()?;
+        self.mls.clear_pending_proposals(&self.state.values)?;
+        self.outgoing(backend, "leaving cannot be proposed", |mls, provider| {
+            mls.leave_group(provider, signer)
+        })
+    }
+
     /// Proposes an update of one's own leaf, which somebody else may commit. The proposal is queued here too.
     pub fn propose_update<B: Backend, S: Signer>(
         &mut self,
@@ -175,7 +191,8 @@ impl DmlsGroup {
         Ok(self.mls.store_pending_proposal(&self.state.values, proposal)?)
     }
 
-    /// The GroupInfo of this state, for external commits. Fails with [`DemlsError::NoExternalCommits`] once it is only retained.
+    /// The GroupInfo of this state, for external commits; it names the state ([`epoch_in`]). Fails with
+    /// [`DemlsError::NoExternalCommits`] once the state is only retained.
     pub fn group_info<B: Backend>(
         &mut self,
         backend: &B,
@@ -184,7 +201,10 @@ impl DmlsGroup {
     ) -> Result<MlsMessageOut, DemlsError> {
         self.ready()?;
         let provider = self.provider(backend, Role::Author)?;
-        let exported = self.mls.export_group_info(provider_crypto(&provider), signer, with_tree);
+        let named = Extension::Unknown(EPOCH_EXTENSION, UnknownExtension(self.epoch()?.as_slice().to_vec()));
+        let crypto = provider_crypto(&provider);
+        let exported =
+            self.mls.export_group_info_with_additional_extensions(crypto, signer, with_tree, [named]);
         checked("the GroupInfo cannot be exported", exported, &mut provider.into_outcome())
     }
 
@@ -235,6 +255,15 @@ impl DmlsGroup {
         let message = checked(operation, created, &mut provider.into_outcome())?;
         DmlsMessage::encode(&message, &keys.epoch)
     }
+}
+
+/// The name of the state that a GroupInfo of [`DmlsGroup::group_info`] belongs to.
+pub fn epoch_in(group_info: &VerifiableGroupInfo) -> Option<DmlsEpoch> {
+    let found = group_info.extensions().iter().find_map(|extension| match extension {
+        Extension::Unknown(EPOCH_EXTENSION, UnknownExtension(bytes)) => Some(bytes),
+        _ => None,
+    });
+    DmlsEpoch::from_slice(found?).ok()
 }
 
 fn provider_crypto<'p, 'a, B: Backend>(

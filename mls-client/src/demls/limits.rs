@@ -12,6 +12,9 @@ pub const MAX_PPRF_BYTES: usize = MAX_PUNCTURES * MAX_PUNCTURE_BYTES;
 /// Most bytes of a `dmls_epoch` on the wire. Real ones have KDF.Nh bytes (32 for the suites supported here).
 pub const MAX_DMLS_EPOCH_BYTES: usize = 64;
 
+/// Type of the GroupInfo extension that carries the `dmls_epoch`, from the range for private use (RFC 9420 section 17.3).
+pub const EPOCH_EXTENSION: u16 = 0xf0de;
+
 /// Most bytes of a DMLSMessage.
 pub const MAX_DMLS_MESSAGE_BYTES: usize = 16 << 20;
 

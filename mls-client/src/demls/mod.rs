@@ -23,7 +23,7 @@ mod wire;
 pub use self::{
     crypto::{Backend, CIPHERSUITES},
     error::DemlsError,
-    group::{DmlsGroup, ExternalJoin, Merged, OwnCommit, Processed, StagedDmlsCommit},
+    group::{DmlsGroup, ExternalJoin, Merged, OwnCommit, Processed, StagedDmlsCommit, epoch_in},
     key_schedule::DmlsEpoch,
     message::DmlsMessage,
     provider::DmlsProvider,

@@ -35,16 +35,33 @@ impl EpochState {
     /// Settles an own commit that was made in this state and accepted: from now on this state is only retained, and the commit
     /// cannot be derived from it again. Both states must be stored in one step afterwards.
     pub fn settle<B: Backend>(&mut self, backend: &B, next: &mut EpochState) -> Result<(), DemlsError> {
+        self.settle_provisionally(backend, next)?;
+        self.refuse_external_commits();
+        Ok(())
+    }
+
+    /// The same for a commit that was accepted on a branch only: another commit, an external one perhaps, may still turn out to
+    /// follow this state.
+    pub fn settle_provisionally<B: Backend>(
+        &mut self,
+        backend: &B,
+        next: &mut EpochState,
+    ) -> Result<(), DemlsError> {
         let next_keys = next.keys.as_mut().ok_or(DemlsError::Removed)?;
         let input = next_keys.parent_input.as_ref().ok_or(DemlsError::NotPending)?;
-        self.retire(backend, Some(input))?;
+        self.puncture(backend, Some(input))?;
         next_keys.parent_input = None;
         Ok(())
     }
 
-    /// What a merge does to the state that the commit was made in: no external commits any more, and the PPRF punctured at the
-    /// input of the commit, if it was evaluated (external commits and one's own removal do not evaluate it).
-    pub(crate) fn retire<B: Backend>(
+    /// From now on this state is only retained: its external secret goes. Returns whether it was there.
+    pub fn refuse_external_commits(&mut self) -> bool {
+        self.keys.as_mut().is_some_and(|keys| keys.external_secret.take().is_some())
+    }
+
+    /// What a merge does to the state that the commit was made in: the PPRF is punctured at the input of the commit, if it was
+    /// evaluated (external commits and one's own removal do not evaluate it).
+    pub(crate) fn puncture<B: Backend>(
         &mut self,
         backend: &B,
         input: Option<&Secret>,
@@ -54,7 +71,6 @@ impl EpochState {
             let hash = hash_of(keys.pprf.nh())?;
             keys.pprf.puncture(&Kdf::new(backend, hash), input.as_slice())?;
         }
-        keys.external_secret = None;
         Ok(())
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn build(work: &mut GroupWork, intent: &Intent, me: &Identity) -> Res
         return Err(Error::IntentTooLarge { limit: MAX_INTENT_MEMBERS, got: intent.len() });
     }
     let rest = intent.rest(&identities(mls));
-    let proposals = intent.proposals && mls.pending_proposals().any(is_welcome_proposal);
+    let proposals = intent.proposals && mls.pending_proposals().any(is_member_proposal);
     if rest.is_done() && !proposals {
         return Ok(None);
     }
@@ -66,7 +66,7 @@ pub(crate) fn build(work: &mut GroupWork, intent: &Intent, me: &Identity) -> Res
         .map_err(|e| failed(&e))?
         .create_group_info(true)
         .use_ratchet_tree_extension(true)
-        .build(provider.rand(), provider.crypto(), me.signer(), is_welcome_proposal)
+        .build(provider.rand(), provider.crypto(), me.signer(), is_member_proposal)
         .map_err(|e| failed(&e))?
         .stage_commit(provider)
         .map_err(|e| failed(&e))?;
@@ -91,7 +91,7 @@ pub(crate) fn is_to_be_removed(mls: &MlsGroup) -> bool {
 }
 
 /// Proposals of members are committed; those of outsiders are not.
-fn is_welcome_proposal(proposal: &QueuedProposal) -> bool {
+pub(crate) fn is_member_proposal(proposal: &QueuedProposal) -> bool {
     matches!(proposal.sender(), Sender::Member(_))
 }
 

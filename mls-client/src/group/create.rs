@@ -66,11 +66,11 @@ pub(crate) fn join_config(policy: Policy, private_handshakes: bool) -> MlsGroupJ
 }
 
 /// How handshake messages travel: public ones can be validated by gateways, private ones hide who does what.
-fn wire_format(private_handshakes: bool) -> WireFormatPolicy {
+pub(crate) fn wire_format(private_handshakes: bool) -> WireFormatPolicy {
     if private_handshakes { MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY } else { MIXED_PLAINTEXT_WIRE_FORMAT_POLICY }
 }
 
 /// The log gives one order to everybody, so messages of one sender are late only when submissions overtook one another.
-fn sender_ratchets() -> SenderRatchetConfiguration {
+pub(crate) fn sender_ratchets() -> SenderRatchetConfiguration {
     SenderRatchetConfiguration::new(OUT_OF_ORDER_MESSAGES, SKIPPED_MESSAGES)
 }

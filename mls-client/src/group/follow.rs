@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::Error,
     event::EventKind,
-    store::{LeftReason, PendingKind, Position, Resolution, Status, StoreError, StoredMessage},
+    store::{LeftReason, PendingKind, Place, Position, Resolution, Status, StoreError, StoredMessage},
 };
 
 /// Applies the next entry of the log. An entry that was applied before changes nothing.
@@ -248,14 +248,16 @@ fn said(work: &mut GroupWork, entry: &Entry, message: &[u8], me: &ClientId) {
     match decrypt(work, message) {
         Ok(Some((sender, body))) => {
             let (seq, epoch) = (entry.seq, entry.epoch);
+            let place = Place::Canonical { seq };
             work.messages.push(StoredMessage {
                 seq,
+                place,
                 epoch,
                 sender: sender.clone(),
                 item: None,
                 body: body.clone(),
             });
-            work.events.push(EventKind::MessageReceived { seq, epoch, sender, body });
+            work.events.push(EventKind::MessageReceived { seq, place, epoch, sender, body });
         }
         Ok(None) => {}
         Err(reason) => work.events.push(EventKind::MessageUnreadable {

@@ -10,12 +10,12 @@ mod send;
 mod work;
 
 pub(crate) use self::{
-    commit::{build as build_commit, is_to_be_removed},
-    create::create,
+    commit::{build as build_commit, encode, is_member_proposal, is_to_be_removed, validate},
+    create::{create, join_config, sender_ratchets, wire_format},
     follow::{apply, apply_own},
     join::{External, Invitation, join_external, join_welcome},
     send::{encrypt, enqueue, enqueue_leave, sent},
-    work::GroupWork,
+    work::{GroupWork, identities, members, mls_group_id},
 };
 pub use self::{
     intent::{Intent, Invitee, MemberId},

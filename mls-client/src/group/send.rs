@@ -8,7 +8,7 @@ use crate::{
     event::EventKind,
     identity::Identity,
     limits::{MAX_BODY_BYTES, MAX_OUTBOX_MESSAGES},
-    store::{OutboxItem, OutboxKind, StoredMessage},
+    store::{OutboxItem, OutboxKind, Place, StoredMessage},
 };
 
 /// Adds a message to the outbox. It is encrypted when its turn comes, in the epoch of that moment. Returns its number.
@@ -72,14 +72,15 @@ pub(crate) fn sent(work: &mut GroupWork, id: u64, seq: u64, me: &[u8]) {
     let Some(index) = work.outbox.iter().position(|item| item.id == id) else { return };
     let item = work.outbox.remove(index);
     if item.is_message() {
-        let (epoch, body) = (item.epoch, item.body.clone());
+        let (place, epoch, body) = (Place::Canonical { seq }, item.epoch, item.body.clone());
         work.messages.push(StoredMessage {
             seq,
+            place,
             epoch,
             sender: me.to_vec(),
             item: Some(id),
             body: body.clone(),
         });
-        work.events.push(EventKind::MessageSent { seq, epoch, body });
+        work.events.push(EventKind::MessageSent { seq, place, epoch, body });
     }
 }

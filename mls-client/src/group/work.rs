@@ -124,6 +124,7 @@ impl GroupWork {
                 return Err(Error::Stuck { seq: *seq, reason: reason.clone() });
             }
             Status::Joining => "joining is not finished; synchronize first",
+            Status::Waiting => "it waits to be added again",
             Status::Left(LeftReason::Removed { .. }) => "it was removed; ask a member to invite it again",
             Status::Left(_) => "it has left; ask a member to invite it again",
             Status::Closed => "the group was closed; create a new one",
@@ -170,6 +171,9 @@ impl GroupWork {
             proposals_pending: self.record.proposals_pending,
             leaving: self.record.leaving,
             outbox: self.outbox.len(),
+            provisional: false,
+            retained_states: usize::from(mls.is_some()),
+            repairing: false,
         }
     }
 }
@@ -205,6 +209,12 @@ pub struct GroupView {
     pub leaving: bool,
     /// Messages that wait to be in the log.
     pub outbox: usize,
+    /// The state was reached on a branch: the log says later what becomes of it. Only in DeMLS groups.
+    pub provisional: bool,
+    /// States of the group that this client holds. More than one only in DeMLS groups, until the log says `Stable`.
+    pub retained_states: usize,
+    /// Something is left to be done again after a branch has lost. Only in DeMLS groups.
+    pub repairing: bool,
 }
 
 /// Leaf and client id of every member.

@@ -61,9 +61,7 @@ impl Store {
 
     /// A group's record.
     pub fn group_record(&self, group: &GroupId) -> Result<Option<GroupRecord>, StoreError> {
-        let mut query = self.db().prepare_cached("SELECT record FROM groups WHERE group_id = ?1")?;
-        let bytes: Option<Vec<u8>> = query.query_row([group.as_bytes()], |row| row.get(0)).optional()?;
-        bytes.map(|bytes| records::decode(group, &bytes)).transpose()
+        read_record(self.db(), group)
     }
 
     /// A group with the state that it holds.
@@ -90,7 +88,7 @@ impl Store {
             let ids: Vec<i64> =
                 query.query_map([group.as_bytes()], |row| row.get(0))?.collect::<Result<_, _>>()?;
             ids.into_iter().try_for_each(|id| namespace::delete(tx, NamespaceId(id)))?;
-            for table in ["groups", "outbox", "messages"] {
+            for table in ["groups", "outbox", "messages", "demls_records", "branch_entries"] {
                 tx.execute(&format!("DELETE FROM {table} WHERE group_id = ?1"), [group.as_bytes()])?;
             }
             Ok(())
@@ -98,15 +96,27 @@ impl Store {
     }
 }
 
-fn write(db: &Connection, group: &GroupId, update: &GroupUpdate<'_>) -> Result<(), StoreError> {
-    write_values(db, group, update)?;
-    let record =
-        serde_json::to_vec(update.record).map_err(|e| StoreError::damaged("record of a group", e))?;
+/// A group's record.
+pub(crate) fn read_record(db: &Connection, group: &GroupId) -> Result<Option<GroupRecord>, StoreError> {
+    let mut query = db.prepare_cached("SELECT record FROM groups WHERE group_id = ?1")?;
+    let bytes: Option<Vec<u8>> = query.query_row([group.as_bytes()], |row| row.get(0)).optional()?;
+    bytes.map(|bytes| records::decode(group, &bytes)).transpose()
+}
+
+/// Writes a group's record.
+pub(crate) fn write_record(db: &Connection, group: &GroupId, record: &GroupRecord) -> Result<(), StoreError> {
+    let record = serde_json::to_vec(record).map_err(|e| StoreError::damaged("record of a group", e))?;
     let mut put = db.prepare_cached(
         "INSERT INTO groups (group_id, record) VALUES (?1, ?2)
          ON CONFLICT (group_id) DO UPDATE SET record = excluded.record",
     )?;
     put.execute(params![group.as_bytes(), record])?;
+    Ok(())
+}
+
+fn write(db: &Connection, group: &GroupId, update: &GroupUpdate<'_>) -> Result<(), StoreError> {
+    write_values(db, group, update)?;
+    write_record(db, group, update.record)?;
     outbox::write(db, group, update.old.map_or(&[], |o| &o.outbox), update.outbox)?;
     messages::write(db, group, update.messages)?;
     if let Some((old, new)) = update.identity {

@@ -7,13 +7,15 @@
 //!
 //! What is deleted is gone: pages are overwritten (`secure_delete`), and the rollback journal is cut to nothing at every commit.
 
+pub(crate) mod branch_entries;
 mod error;
-mod groups;
+mod fork;
+pub(crate) mod groups;
 pub(crate) mod hexed;
 mod identity;
-mod messages;
-mod namespace;
-mod outbox;
+pub(crate) mod messages;
+pub(crate) mod namespace;
+pub(crate) mod outbox;
 mod records;
 mod schema;
 #[cfg(test)]
@@ -24,10 +26,12 @@ use std::{fmt, path::Path, time::Duration};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 pub use self::{
+    branch_entries::Verdict,
     error::StoreError,
+    fork::{Again, ForkRecord, OwedRemoval},
     groups::StoredGroup,
     identity::StoredIdentity,
-    messages::StoredMessage,
+    messages::{Place, StoredMessage},
     namespace::{IDENTITY, NamespaceId},
     outbox::{OutboxItem, OutboxKind},
     records::{GroupRecord, LeftReason, Pending, PendingKind, Recipient, Resolution, Resolved, Status},
@@ -74,13 +78,14 @@ impl Store {
     }
 
     /// Runs `work` in one transaction: all of it is stored, or nothing if it fails.
-    pub(crate) fn transaction<T>(
+    pub(crate) fn transaction<T, E: From<StoreError>>(
         &mut self,
-        work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate);
+        let tx = tx.map_err(StoreError::from)?;
         let result = work(&tx)?;
-        tx.commit()?;
+        tx.commit().map_err(StoreError::from)?;
         Ok(result)
     }
 

@@ -91,7 +91,7 @@ pub(super) fn delete(db: &Connection, namespace: NamespaceId) -> Result<(), Stor
 }
 
 /// Writes what differs between `old` and `new`.
-pub(super) fn write(
+pub(crate) fn write(
     db: &Connection,
     namespace: NamespaceId,
     old: &Values,

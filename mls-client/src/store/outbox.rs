@@ -81,14 +81,14 @@ impl Store {
 }
 
 /// Everything of a group that waits, oldest first.
-pub(super) fn read(db: &Connection, group: &GroupId) -> Result<Vec<OutboxItem>, StoreError> {
+pub(crate) fn read(db: &Connection, group: &GroupId) -> Result<Vec<OutboxItem>, StoreError> {
     let mut query = db.prepare_cached("SELECT item FROM outbox WHERE group_id = ?1 ORDER BY id")?;
     let rows = query.query_map([group.as_bytes()], |row| row.get::<_, Vec<u8>>(0))?;
     rows.map(|row| serde_json::from_slice(&row?).map_err(|e| StoreError::damaged("outbox", e))).collect()
 }
 
 /// Writes what differs between `old` and `new`.
-pub(super) fn write(
+pub(crate) fn write(
     db: &Connection,
     group: &GroupId,
     old: &[OutboxItem],

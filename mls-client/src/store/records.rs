@@ -3,7 +3,7 @@
 use group_log::{ChainHash, GroupId, GroupKind, Policy, StateId};
 use serde::{Deserialize, Serialize};
 
-use super::hexed;
+use super::{ForkRecord, hexed};
 use crate::group::Intent;
 
 /// A group of this client.
@@ -35,6 +35,9 @@ pub struct GroupRecord {
     pub proposals_pending: bool,
     /// Number of the next item in the outbox.
     pub(crate) next_item: u64,
+    /// DeMLS groups: where this client stands among branches, and what it owes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork: Option<ForkRecord>,
 }
 
 /// Whether the client takes part in a group.
@@ -44,6 +47,8 @@ pub enum Status {
     Active,
     /// Not a member yet: its create or its external commit is pending.
     Joining,
+    /// A member on a branch that lost, and nowhere else: whoever added it there adds it again. DeMLS groups only.
+    Waiting,
     /// A member that could not process a commit, and cannot follow any further. Rejoining helps.
     Stuck {
         /// The commit's entry.
@@ -144,6 +149,14 @@ pub enum Resolution {
         /// Number of the winner's entry.
         seq: u64,
     },
+    /// It was accepted on a branch. The log says later what became of it. DeMLS groups only.
+    Provisional {
+        /// The epoch after it.
+        epoch: u64,
+    },
+    /// It is not to be, as far as can be seen now, and what it was meant to do is done by another commit. It is kept until the log
+    /// says `Stable`, because only the log can decide. DeMLS groups only.
+    SetAside,
 }
 
 impl Resolved {
@@ -214,6 +227,7 @@ impl GroupRecord {
             leaving: false,
             proposals_pending: false,
             next_item: 1,
+            fork: None,
         };
         record.advance(at);
         record
@@ -253,7 +267,7 @@ impl GroupRecord {
         match &self.status {
             Status::Active | Status::Stuck { .. } => Some(self.state_id()),
             Status::Joining => self.pending.as_ref().map(Pending::state_id),
-            Status::Left(_) | Status::Closed => None,
+            Status::Left(_) | Status::Closed | Status::Waiting => None,
         }
     }
 

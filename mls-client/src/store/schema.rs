@@ -8,7 +8,8 @@ use super::StoreError;
 const APPLICATION_ID: i32 = 0x4343_4454;
 
 /// One script per version, in order. The number of scripts is the newest version; a script never changes once it was released.
-const VERSIONS: [&str; 1] = ["
+const VERSIONS: [&str; 2] = [
+    "
     CREATE TABLE identity (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         client_id BLOB NOT NULL,
@@ -50,7 +51,41 @@ const VERSIONS: [&str; 1] = ["
         body BLOB NOT NULL,
         PRIMARY KEY (group_id, seq)
     ) WITHOUT ROWID;
-"];
+",
+    "
+    -- States of DeMLS groups side by side (demls::states).
+    CREATE TABLE demls_records (
+        group_id BLOB NOT NULL,
+        kind INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (group_id, kind, id)
+    ) WITHOUT ROWID;
+    -- Entries of DeMLS groups since the log last said `Stable`.
+    CREATE TABLE branch_entries (
+        group_id BLOB NOT NULL,
+        id BLOB NOT NULL,
+        parent BLOB NOT NULL,
+        epoch INTEGER NOT NULL,
+        is_commit INTEGER NOT NULL,
+        is_own INTEGER NOT NULL,
+        processed INTEGER NOT NULL,
+        -- The entry of the log that decides about it, and whether it lost.
+        seq INTEGER,
+        dead INTEGER NOT NULL,
+        -- For an own commit, what it is meant to do.
+        intent BLOB NOT NULL,
+        -- What it carries, as long as only branches have it.
+        body BLOB,
+        PRIMARY KEY (group_id, id)
+    ) WITHOUT ROWID;
+    -- The entry that carried a message: the place in the log that has it, or says what became of it; the entry's id in groups that
+    -- may have branches; 0 canonical, 1 on a branch, 2 on the side.
+    ALTER TABLE messages ADD COLUMN log_seq INTEGER;
+    ALTER TABLE messages ADD COLUMN entry_id BLOB;
+    ALTER TABLE messages ADD COLUMN place INTEGER NOT NULL DEFAULT 0;
+",
+];
 
 /// Brings the file to the newest version.
 pub(super) fn migrate(db: &mut Connection) -> Result<(), StoreError> {

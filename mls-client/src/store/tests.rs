@@ -104,7 +104,7 @@ fn a_crash_in_the_middle_of_writing_leaves_what_was_before() {
     // Pages go to the disk before the commit, as in a transaction that outgrows memory.
     store.db().pragma_update(None, "cache_size", 1).unwrap();
     store
-        .transaction(|tx| {
+        .transaction::<(), StoreError>(|tx| {
             tx.execute("UPDATE key_values SET value = zeroblob(60000)", [])?;
             tx.execute("DELETE FROM groups", [])?;
             // What a process that dies here leaves behind.

@@ -5,8 +5,10 @@ use concordat_proto::{
     gateway::v1::{
         AckWelcomesRequest, ClaimKeyPackageRequest, ClaimKeyPackageResponse, CloseGroupRequest,
         CreateGroupRequest, GetGroupInfoRequest, GetGroupInfoResponse, GetHeadRequest,
-        GetKeyPackageStatusRequest, GetKeyPackageStatusResponse, ReadEntriesRequest, ReadEntriesResponse,
-        SetPolicyRequest, SubmitRequest, SubscribeRequest, SubscribeResponse, UploadKeyPackagesRequest,
+        GetKeyPackageStatusRequest, GetKeyPackageStatusResponse, OfferBranchEntriesRequest,
+        OfferBranchEntriesResponse, ReadBranchEntriesRequest, ReadBranchEntriesResponse, ReadEntriesRequest,
+        ReadEntriesResponse, SetPolicyRequest, SubmitRequest, SubscribeRequest, SubscribeResponse,
+        UploadBranchEntriesRequest, UploadBranchEntriesResponse, UploadKeyPackagesRequest,
         UploadKeyPackagesResponse, WatchWelcomesRequest, gateway_client::GatewayClient, submit_response,
     },
     log::v1::{Accepted, Head, PendingWelcome},
@@ -116,6 +118,24 @@ impl Transport for GrpcTransport {
 
     fn read_entries(&self, request: ReadEntriesRequest) -> Call<'_, ReadEntriesResponse> {
         call!(self, read_entries, request)
+    }
+
+    fn read_branch_entries(&self, request: ReadBranchEntriesRequest) -> Call<'_, ReadBranchEntriesResponse> {
+        call!(self, read_branch_entries, request)
+    }
+
+    fn offer_branch_entries(
+        &self,
+        request: OfferBranchEntriesRequest,
+    ) -> Call<'_, OfferBranchEntriesResponse> {
+        call!(self, offer_branch_entries, request)
+    }
+
+    fn upload_branch_entries(
+        &self,
+        request: UploadBranchEntriesRequest,
+    ) -> Call<'_, UploadBranchEntriesResponse> {
+        call!(self, upload_branch_entries, request)
     }
 
     fn get_head(&self, request: GetHeadRequest) -> Call<'_, Head> {

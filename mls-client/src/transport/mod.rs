@@ -8,9 +8,10 @@ use concordat_proto::{
     gateway::v1::{
         AckWelcomesRequest, ClaimKeyPackageRequest, ClaimKeyPackageResponse, CloseGroupRequest,
         CreateGroupRequest, GetGroupInfoResponse, GetHeadRequest, GetKeyPackageStatusResponse,
-        ReadEntriesRequest, ReadEntriesResponse, SetPolicyRequest, SubmitRequest, SubscribeRequest,
-        SubscribeResponse, UploadKeyPackagesRequest, UploadKeyPackagesResponse, WatchWelcomesRequest,
-        submit_response,
+        OfferBranchEntriesRequest, OfferBranchEntriesResponse, ReadBranchEntriesRequest,
+        ReadBranchEntriesResponse, ReadEntriesRequest, ReadEntriesResponse, SetPolicyRequest, SubmitRequest,
+        SubscribeRequest, SubscribeResponse, UploadBranchEntriesRequest, UploadBranchEntriesResponse,
+        UploadKeyPackagesRequest, UploadKeyPackagesResponse, WatchWelcomesRequest, submit_response,
     },
     log::v1::{Accepted, Head, PendingWelcome},
 };
@@ -37,6 +38,18 @@ pub trait Transport: Send + Sync + 'static {
     fn subscribe(&self, request: SubscribeRequest) -> Call<'_, CallStream<SubscribeResponse>>;
     /// One page of a group's log.
     fn read_entries(&self, request: ReadEntriesRequest) -> Call<'_, ReadEntriesResponse>;
+    /// Payloads of branch entries.
+    fn read_branch_entries(&self, request: ReadBranchEntriesRequest) -> Call<'_, ReadBranchEntriesResponse>;
+    /// Which branch entries the gateway does not have.
+    fn offer_branch_entries(
+        &self,
+        request: OfferBranchEntriesRequest,
+    ) -> Call<'_, OfferBranchEntriesResponse>;
+    /// Bring branch entries.
+    fn upload_branch_entries(
+        &self,
+        request: UploadBranchEntriesRequest,
+    ) -> Call<'_, UploadBranchEntriesResponse>;
     /// A group's newest position.
     fn get_head(&self, request: GetHeadRequest) -> Call<'_, Head>;
     /// The newest GroupInfo, with the head that it belongs to.

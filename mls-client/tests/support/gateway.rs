@@ -223,25 +223,7 @@ impl FakeGateway {
         key_packages: Vec<Bytes>,
     ) -> Answer<UploadKeyPackagesResponse> {
         let mut state = self.lock();
-        let stored = state.key_packages.entry(client.clone()).or_default();
-        for key_package in key_packages {
-            let MlsMessageBodyIn::KeyPackage(parsed) = parse(&key_package)? else {
-                return Err(refusal(Reason::WrongMessageType));
-            };
-            let (reference, last_resort) = describe(&RustCrypto::default(), parsed)?;
-            if stored.iter().any(|kp| kp.key_package_ref == reference) {
-                continue;
-            }
-            if last_resort {
-                stored.retain(|kp| !kp.last_resort);
-            }
-            stored.push(pb::KeyPackage { key_package_ref: reference, key_package, last_resort });
-        }
-        let status = status(stored);
-        Ok(UploadKeyPackagesResponse {
-            one_time_left: status.one_time_left,
-            has_last_resort: status.has_last_resort,
-        })
+        store_key_packages(state.key_packages.entry(client.clone()).or_default(), key_packages)
     }
 
     pub(crate) fn claim(&self, client: &[u8], claim_id: Bytes) -> Answer<ClaimKeyPackageResponse> {
@@ -256,13 +238,13 @@ impl FakeGateway {
                 None => stored.first().cloned().ok_or_else(|| refusal(Reason::KeyPackagesExhausted))?,
             },
         };
-        let one_time_left = status(stored).one_time_left;
+        let one_time_left = key_package_status(stored).one_time_left;
         claims.insert((client, claim_id), claimed.clone());
         Ok(ClaimKeyPackageResponse { key_package: Some(claimed), one_time_left })
     }
 
     pub(crate) fn key_package_status(&self, client: &ClientId) -> GetKeyPackageStatusResponse {
-        status(self.lock().key_packages.entry(client.clone()).or_default())
+        key_package_status(self.lock().key_packages.entry(client.clone()).or_default())
     }
 
     pub(crate) fn waiting(&self, client: &ClientId) -> Vec<pb::PendingWelcome> {
@@ -289,7 +271,28 @@ fn describe(crypto: &impl OpenMlsCrypto, key_package: KeyPackageIn) -> Answer<(B
     Ok((valid.hash_ref(crypto).unwrap().as_slice().to_vec().into(), valid.last_resort()))
 }
 
-fn status(stored: &[pb::KeyPackage]) -> GetKeyPackageStatusResponse {
+pub(crate) fn store_key_packages(
+    stored: &mut Vec<pb::KeyPackage>,
+    key_packages: Vec<Bytes>,
+) -> Answer<UploadKeyPackagesResponse> {
+    for key_package in key_packages {
+        let MlsMessageBodyIn::KeyPackage(parsed) = parse(&key_package)? else {
+            return Err(refusal(Reason::WrongMessageType));
+        };
+        let (reference, last_resort) = describe(&RustCrypto::default(), parsed)?;
+        if stored.iter().any(|kp| kp.key_package_ref == reference) {
+            continue;
+        }
+        if last_resort {
+            stored.retain(|kp| !kp.last_resort);
+        }
+        stored.push(pb::KeyPackage { key_package_ref: reference, key_package, last_resort });
+    }
+    let GetKeyPackageStatusResponse { one_time_left, has_last_resort } = key_package_status(stored);
+    Ok(UploadKeyPackagesResponse { one_time_left, has_last_resort })
+}
+
+pub(crate) fn key_package_status(stored: &[pb::KeyPackage]) -> GetKeyPackageStatusResponse {
     GetKeyPackageStatusResponse {
         one_time_left: stored.iter().filter(|kp| !kp.last_resort).count() as u32,
         has_last_resort: stored.iter().any(|kp| kp.last_resort),

@@ -1,9 +1,10 @@
 //! A gateway in memory, for real clients with real MLS: the shipping rules over one log per group, and a network that loses things.
 
 // Each test uses its part; a panic is the report.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 pub(crate) mod gateway;
+pub(crate) mod net;
 pub(crate) mod transport;
 
 use std::{path::Path, sync::Arc, time::Duration};

@@ -10,9 +10,11 @@ use concordat_proto::{
     gateway::v1::{
         AckWelcomesRequest, ClaimKeyPackageRequest, ClaimKeyPackageResponse, CloseGroupRequest,
         CreateGroupRequest, GetGroupInfoResponse, GetHeadRequest, GetKeyPackageStatusResponse,
-        ReadEntriesRequest, ReadEntriesResponse, SetPolicyRequest, SubmitRequest, SubscribeRequest,
-        SubscribeResponse, UploadKeyPackagesRequest, UploadKeyPackagesResponse, WatchWelcomesRequest,
-        submit_response, subscribe_response,
+        OfferBranchEntriesRequest, OfferBranchEntriesResponse, ReadBranchEntriesRequest,
+        ReadBranchEntriesResponse, ReadEntriesRequest, ReadEntriesResponse, SetPolicyRequest, SubmitRequest,
+        SubscribeRequest, SubscribeResponse, UploadBranchEntriesRequest, UploadBranchEntriesResponse,
+        UploadKeyPackagesRequest, UploadKeyPackagesResponse, WatchWelcomesRequest, submit_response,
+        subscribe_response,
     },
     log::v1::{Accepted, Cursor, Head, PendingWelcome, Reason},
 };
@@ -116,6 +118,18 @@ impl Transport for FakeTransport {
         self.call(move |gateway, _| gateway.read(&request))
     }
 
+    fn read_branch_entries(&self, _: ReadBranchEntriesRequest) -> Call<'_, ReadBranchEntriesResponse> {
+        self.call(|_, _| Err(wrong_kind()))
+    }
+
+    fn offer_branch_entries(&self, _: OfferBranchEntriesRequest) -> Call<'_, OfferBranchEntriesResponse> {
+        self.call(|_, _| Err(wrong_kind()))
+    }
+
+    fn upload_branch_entries(&self, _: UploadBranchEntriesRequest) -> Call<'_, UploadBranchEntriesResponse> {
+        self.call(|_, _| Err(wrong_kind()))
+    }
+
     fn get_head(&self, request: GetHeadRequest) -> Call<'_, Head> {
         self.call(move |gateway, _| Ok(gateway.read(&page(&request.group_id, None))?.head.unwrap()))
     }
@@ -169,6 +183,11 @@ impl Transport for FakeTransport {
     fn ack_welcomes(&self, request: AckWelcomesRequest) -> Call<'_, u32> {
         self.call(move |gateway, client| Ok(gateway.ack(client, &request.cursor.unwrap())))
     }
+}
+
+/// This gateway knows groups without branches only.
+fn wrong_kind() -> CallError {
+    CallError::refused(Code::FailedPrecondition, Reason::WrongKind, "refused by the gateway in memory")
 }
 
 fn page(group_id: &Bytes, cursor: Option<Cursor>) -> ReadEntriesRequest {

@@ -214,13 +214,25 @@ impl DmlsGroup {
 
     /// Merges a staged commit. The state it was made in is punctured, so that the commit cannot be derived from it again. When this
     /// fails, open the stored state again: nothing of it has changed.
-    pub fn merge<B: Backend>(mut self, backend: &B, staged: StagedDmlsCommit) -> Result<Merged, DemlsError> {
+    pub fn merge<B: Backend>(self, backend: &B, staged: StagedDmlsCommit) -> Result<Merged, DemlsError> {
+        let mut merged = self.merge_provisionally(backend, staged)?;
+        merged.parent.refuse_external_commits();
+        Ok(merged)
+    }
+
+    /// The same for a commit on a branch: another commit, an external one perhaps, may still turn out to follow this state, which
+    /// therefore keeps its external secret.
+    pub fn merge_provisionally<B: Backend>(
+        mut self,
+        backend: &B,
+        staged: StagedDmlsCommit,
+    ) -> Result<Merged, DemlsError> {
         if staged.staging != self.stagings {
             self.ready()?;
         }
         self.before_staging = None;
         let values = self.state.values.clone();
-        self.state.retire(backend, staged.parent_input.as_ref())?;
+        self.state.puncture(backend, staged.parent_input.as_ref())?;
         let parent = self.state.clone();
         let provider = DmlsProvider::new(backend, Role::Receiver, None, &values);
         let merged = self.mls.merge_staged_commit(&provider, staged.commit);
