@@ -26,5 +26,6 @@ pub mod wait;
 
 pub use binaries::{BinaryError, find_binary};
 pub use cluster::{Cluster, ClusterOptions, Placement};
+pub use ports::Ports;
 pub use process::{Service, ServiceError, Signal};
 pub use scrape::Metrics;

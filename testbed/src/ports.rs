@@ -14,13 +14,15 @@ const PORTS: Range<u16> = 10_000..30_000;
 
 /// Draws free ports on one loopback address.
 #[derive(Debug)]
-pub(crate) struct Ports {
+pub struct Ports {
     host: IpAddr,
     taken: BTreeSet<u16>,
 }
 
 impl Ports {
-    pub(crate) fn new() -> Self {
+    /// None is taken yet.
+    #[allow(clippy::new_without_default)] // Each draws an address of its own.
+    pub fn new() -> Self {
         // On Linux all of 127.0.0.0/8 is loopback: an address of its own keeps clusters that run side by side apart.
         let mut rng = rand::rng();
         let own = Ipv4Addr::new(
@@ -33,7 +35,11 @@ impl Ports {
         Self { host: host.into(), taken: BTreeSet::new() }
     }
 
-    pub(crate) fn take(&mut self) -> io::Result<SocketAddr> {
+    /// A free address that this has not given before.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub fn take(&mut self) -> io::Result<SocketAddr> {
         for _ in 0..PORTS.len() {
             let port = rand::rng().random_range(PORTS);
             if !self.taken.contains(&port) && TcpListener::bind((self.host, port)).is_ok() {

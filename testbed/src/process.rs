@@ -196,6 +196,11 @@ impl Service {
         self.ended(deadline).await
     }
 
+    /// The process's id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.lock().as_ref().map(Child::id)
+    }
+
     /// Whether the process runs (or is frozen).
     pub fn is_running(&self) -> bool {
         self.child.lock().as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))

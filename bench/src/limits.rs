@@ -1,0 +1,36 @@
+//! The bounds of the benchmarks.
+
+use std::time::Duration;
+
+/// How long a server may take until it answers.
+pub(crate) const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Pause between two looks at a server that starts.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long one append may take, retries included. Longer than any server's own limit.
+pub(crate) const APPEND_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Pause before a refused append is tried again.
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(1);
+
+/// Attempts of one append with what the client knows; after that it asks the server for the position.
+pub(crate) const ATTEMPTS_BEFORE_LOOKUP: u32 = 10;
+
+/// Connections to a system that has no stream of batches.
+pub(crate) const CONNECTIONS: usize = 4;
+
+/// Submissions that wait to be written to one stream.
+pub(crate) const STREAM_QUEUE: usize = 4096;
+
+/// Submissions in one request of a stream.
+pub(crate) const BATCH: usize = 256;
+
+/// Latencies above this count as this.
+pub(crate) const LATENCY_MAX: Duration = Duration::from_secs(60);
+
+/// Syncs from which the disk's own latency is taken.
+pub(crate) const DISK_SAMPLES: usize = 400;
+
+/// Lines of a server's log that are shown when it did not start.
+pub(crate) const LOG_TAIL_LINES: usize = 15;

@@ -1,0 +1,36 @@
+//! `bench`: real processes, real disks, measured. See docs/benchmarks.md.
+
+#![allow(dead_code)] // bench scale, which uses the rest, comes next.
+
+mod args;
+mod limits;
+mod machine;
+mod measure;
+mod paths;
+mod peers;
+mod process;
+mod progress;
+mod report;
+mod scale;
+mod systems;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let ran = match Args::parse().command {
+        Command::Peers(options) => peers::run(options).await,
+        Command::Scale(options) => scale::run(options).await,
+    };
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
