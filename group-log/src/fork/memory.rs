@@ -54,9 +54,8 @@ impl MemoryFork {
     /// Stores what [`apply`] gave for this command.
     pub fn store(&mut self, command: &Command, change: ForkChange) {
         if let Command::Report(report) = command {
-            for &index in &change.kept {
-                let entry = &report.entries[index];
-                self.reported.insert(entry.id(), entry.clone());
+            for (id, &index) in &change.kept {
+                self.reported.insert(*id, report.entries[index].clone());
             }
         }
         let mut items = Vec::new();

@@ -67,7 +67,7 @@ pub(super) fn report<V: ForkView>(draft: &mut Draft<'_, V>, report: &Report) -> 
         return Ok(Answer::Rejected(Rejection::Full { what, limit, got }));
     }
 
-    draft.change.kept = new.iter().map(|new| new.index).collect();
+    draft.change.kept = new.iter().map(|new| (new.id, new.index)).collect();
     let count = new.len() as u64;
     let (mut late, mut side, mut messages, mut waiting) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for new in new {

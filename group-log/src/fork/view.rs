@@ -48,8 +48,8 @@ pub struct ForkChange {
     pub candidates_cleared: bool,
     /// New candidates.
     pub candidates: Vec<Candidate>,
-    /// Positions in the report of the entries whose payload must be kept: all that were not known.
-    pub kept: Vec<usize>,
+    /// Entries of the report whose payload must be kept, each with its position there: all that were not known.
+    pub kept: BTreeMap<EntryId, usize>,
     /// For [`ForkView::is_member`]: leaves that are members now (true) or no longer (false).
     pub members: BTreeMap<LeafId, bool>,
 }

@@ -26,6 +26,15 @@ pub const APPLY_BATCH_ENTRIES: usize = 512;
 /// Commands whose effects are written to the state machine in one batch, in bytes.
 pub const APPLY_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
+/// Reports of branches that are kept decoded while entries are put together or a collection is closed. Each is at most 4 MiB.
+pub const REPORTS_AT_HAND: usize = 8;
+
+/// A gateway's last sign of life is written again when it is older than this.
+pub const SEEN_RESOLUTION: Duration = Duration::from_secs(60);
+
+/// Gateways in one [`NoteGateways`](concordat_proto::ordering::v1::NoteGateways).
+pub const NOTED_GATEWAYS: usize = 1024;
+
 /// Group heads kept in memory, per shard, in groups.
 pub const HEAD_CACHE_GROUPS: usize = 16 * 1024;
 

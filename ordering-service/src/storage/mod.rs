@@ -38,7 +38,10 @@ pub use self::{
     marker::{ClusterMark, Marker},
     options::StorageOptions,
     snapshot::{Snapshot, SnapshotHandle, SnapshotMeta, SnapshotReceiver, SnapshotStream},
-    state::{Advanced, ApplyObserver, GroupInfo, KeyPackageStatus, NoObserver, ShardReader, StateMachine},
+    state::{
+        Advanced, ApplyObserver, GroupInfo, KeyPackageStatus, KnownGateway, NoObserver, OpenCollection,
+        ShardReader, StateMachine,
+    },
 };
 use crate::raft::types::{NodeId, ShardId};
 

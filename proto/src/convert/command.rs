@@ -97,6 +97,7 @@ impl TryFrom<Kind> for GroupCommand {
                 (group_id, Command::Evict { gateway: gateway_id("gateway_id", &id)? })
             }
             Kind::AckWelcomes(_)
+            | Kind::NoteGateways(_)
             | Kind::AssignGroup(_)
             | Kind::UploadKeyPackages(_)
             | Kind::ClaimKeyPackage(_) => {

@@ -133,6 +133,10 @@ impl Desk {
                 return Look::refuse(malformed("a command", "an encoded ordering.v1.Command", error));
             }
         };
+        if let Kind::CloseCollection(_) | Kind::EvictGateway(_) | Kind::NoteGateways(_) = &command {
+            let message = "only nodes of the cluster give this command: use the API for operators instead";
+            return Look::refuse(refused(Reason::PermissionDenied, message));
+        }
         let shard = match shard_for(shards, submission.shard, &command) {
             Ok(shard) => shard,
             Err(refusal) => return Look::refuse(refusal),

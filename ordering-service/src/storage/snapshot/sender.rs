@@ -20,8 +20,8 @@ use crate::storage::{
     log::{StoredMembership, codec::encode_position, rocks::key as log_key},
     metrics,
     state::{
-        keys::{RowKey, RowKind, row_kind},
-        rows::record_index,
+        keys::{RowKey, RowKind, row_kind, trailing_number},
+        place::Place,
         shard::ShardState,
     },
 };
@@ -82,12 +82,25 @@ fn read(state: &ShardState, chunks: &mpsc::Sender<Chunk>) -> Result<(), StorageE
         if kind != RowKind::Local {
             frames.state(key, value);
         }
-        if kind == RowKind::Record {
-            let index = record_index(value).map_err(|error| rows.bad_row("a record", error))?;
+        let bad = |error| rows.bad_row("a row that refers to the log", error);
+        let referred = match kind {
+            RowKind::Record => match Place::split(value).map_err(bad)?.0 {
+                Place::Submission { index } => Some(index),
+                // Many rows refer to a report: its own row sends it once.
+                Place::Report(_) | Place::Mark => None,
+            },
+            RowKind::Report => Some(trailing_number(key).map_err(bad)?),
+            RowKind::Plain | RowKind::Local => None,
+        };
+        if let Some(index) = referred {
             let family = if rows.current.base.is_some_and(|base| index <= base) { &rows.base } else { &log };
             match moment.get_pinned_cf(family, log_key(index)).map_err(reading)? {
                 Some(entry) => frames.payload(index, &entry),
-                None => return Err(rows.bad_row("a record", format!("entry {index} is missing"))),
+                None => {
+                    return Err(
+                        rows.bad_row("a row", format!("entry {index}, which it refers to, is missing"))
+                    );
+                }
             }
         }
         if frames.len() >= SNAPSHOT_CHUNK_BYTES && !send(state, chunks, frames.take()) {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     batch::Batch,
-    directory, groups, inbox, key_packages,
+    branches, directory, forks, groups, inbox, key_packages,
     keys::RowKey,
     shard::{Position, ShardState},
 };
@@ -25,6 +25,17 @@ use crate::{
         metrics,
     },
 };
+
+/// Where a command comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    /// Its log index.
+    pub(crate) index: u64,
+    /// The leader's wall clock when it was proposed, in milliseconds since 1970.
+    pub(crate) at_ms: u64,
+    /// Somebody waits for the outcome, so a winner is read for it.
+    pub(crate) wanted: bool,
+}
 
 /// An entry to apply, and whether somebody waits for what becomes of it.
 pub(crate) struct Committed {
@@ -83,7 +94,8 @@ fn apply_one(
             Ok(None)
         }
         EntryPayload::Normal(proposed) => {
-            let (name, answer, referenced) = command(batch, proposed, index, wanted)?;
+            let origin = Origin { index, at_ms: proposed.at_ms, wanted };
+            let (name, answer, referenced) = command(batch, proposed, origin)?;
             if !referenced {
                 batch.unreferenced(index);
             }
@@ -97,8 +109,7 @@ fn apply_one(
 fn command(
     batch: &mut Batch<'_>,
     proposed: &Proposed,
-    index: u64,
-    wanted: bool,
+    origin: Origin,
 ) -> Result<(&'static str, Answer, bool), StorageError> {
     let command = match Command::decode(proposed.command.clone()) {
         Ok(Command { command: Some(command) }) => command,
@@ -122,7 +133,7 @@ fn command(
         return Ok((name, refused(Reason::WrongShard, message), false));
     }
     let (answer, referenced) = match command {
-        Kind::Group(submission) => groups::submit(batch, submission, index, wanted)?,
+        Kind::Group(submission) => groups::submit(batch, submission, origin)?,
         Kind::AckWelcomes(ack) => (inbox::acknowledge(batch, ack)?, false),
         Kind::AssignGroup(assign) => (directory::assign(batch, assign)?, false),
         Kind::UploadKeyPackages(upload) => (key_packages::upload(batch, upload)?, false),
@@ -131,10 +142,8 @@ fn command(
         | Kind::CloseCollection(_)
         | Kind::AckPosition(_)
         | Kind::RegisterGateway(_)
-        | Kind::EvictGateway(_) => {
-            let message = "this version does not keep branches: update the servers";
-            (refused(Reason::UnknownCommand, message), false)
-        }
+        | Kind::EvictGateway(_) => forks::command(batch, command, origin)?,
+        Kind::NoteGateways(note) => (branches::note_gateways(batch, note, origin)?, false),
     };
     Ok((name, answer, referenced))
 }
@@ -152,6 +161,7 @@ fn place(command: &Kind) -> (&'static str, bool) {
         Kind::AckPosition(_) => ("ack_position", false),
         Kind::RegisterGateway(_) => ("register_gateway", false),
         Kind::EvictGateway(_) => ("evict_gateway", false),
+        Kind::NoteGateways(_) => ("note_gateways", false),
     }
 }
 
@@ -169,6 +179,9 @@ impl Counts {
             Answer::Accepted(_) => "accepted",
             Answer::Superseded(_) => "superseded",
             Answer::Refused(_) => "refused",
+            Answer::Reconciling(_) => "reconciling",
+            Answer::RemoveFirst(_) => "remove_first",
+            Answer::OnSide(_) => "on_side",
             _ => "done",
         };
         *self.0.entry((command, outcome)).or_default() += 1;

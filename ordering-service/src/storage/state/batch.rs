@@ -72,6 +72,11 @@ impl<'a> Batch<'a> {
         self.changes.insert(key.encode(), None);
     }
 
+    /// Deletes the row with these bytes as its key.
+    pub(crate) fn delete_key(&mut self, key: Vec<u8>) {
+        self.changes.insert(key, None);
+    }
+
     /// Keys from `start` to `last`, in order, at most `max` of them.
     pub(crate) fn keys(
         &self,
@@ -94,6 +99,28 @@ impl<'a> Batch<'a> {
         keys.extend(changed.filter(|(_, value)| value.is_some()).map(|(key, _)| key.clone()));
         keys.truncate(max);
         Ok(keys)
+    }
+
+    /// Rows from `start` to `last`, in order. All of them: for what is bounded.
+    pub(crate) fn range(
+        &self,
+        start: &RowKey<'_>,
+        last: &RowKey<'_>,
+    ) -> Result<BTreeMap<Vec<u8>, Bytes>, StorageError> {
+        let (start, mut end) = (start.encode(), last.encode());
+        end.push(0);
+        let mut found = BTreeMap::new();
+        self.rows.scan(&start, end.clone(), usize::MAX, |key, value| {
+            found.insert(key.to_vec(), Bytes::copy_from_slice(value));
+            Ok(true)
+        })?;
+        for (key, value) in self.changes.range(start..end) {
+            match value {
+                Some(value) => found.insert(key.clone(), value.clone()),
+                None => found.remove(key),
+            };
+        }
+        Ok(found)
     }
 
     /// The head of a group.

@@ -1,60 +1,81 @@
-//! Groups' logs: the rules decide, this stores what they say.
+//! Groups' logs: the rules decide, this stores what they say. Groups with branches are in [`forks`](super::forks).
 
 use bytes::Bytes;
 use concordat_proto::{
     log::v1::{self as log, Refused},
-    ordering::v1::{Command, GroupSubmission, command, outcome::Outcome},
+    ordering::v1::{GroupSubmission, outcome::Outcome},
 };
-use group_log::{Change, CommitRef, Decision, EntryId, Head, ReadError, Record, Submission, View};
-use prost::Message;
+use group_log::{
+    Change, CommitRef, Content, Decision, EntryId, GroupKind, Head, ReadError, Record, Submission, View,
+};
 
 use super::{
+    apply::Origin,
     batch::Batch,
-    inbox,
+    forks, inbox,
     keys::RowKey,
+    payload::Payloads,
+    place::Place,
     rows::{RecordRow, WelcomeRow},
-    shard::Rows,
 };
 use crate::storage::error::StorageError;
 
 /// Decides about a submission and stores what it changes. True if the state now refers to the log entry.
-///
-/// `wanted`: somebody waits for the outcome, so a winner is read for it.
 pub(super) fn submit(
     batch: &mut Batch<'_>,
     submission: GroupSubmission,
-    index: u64,
-    wanted: bool,
+    origin: Origin,
 ) -> Result<(Outcome, bool), StorageError> {
+    let facts = submission.facts.clone();
     let submission = match Submission::try_from(submission) {
         Ok(submission) => submission,
         Err(error) => return Ok((Outcome::Refused(Refused::from(&error)), false)),
     };
     let group = submission.group_id.to_bytes();
-    let view = GroupView { batch, group: &group };
-    let (decision, change) = group_log::apply(&view, &submission).map_err(|error| match error {
-        ReadError::View(error) => error,
-        ReadError::Missing { what } => StorageError::Corrupt {
-            what: format!("the state of shard {}", batch.state.shard),
-            detail: format!("{what} is missing"),
-        },
-    })?;
+    let head = batch.head(&group)?;
+    if has_branches(head.as_ref(), &submission.content) {
+        return forks::submit(batch, submission, facts.as_ref(), origin);
+    }
+    let view = GroupView { batch, group: &group, head };
+    let (decision, change) = group_log::apply(&view, &submission).map_err(|error| damaged(batch, error))?;
     let referenced = change.is_some();
     if let Some(change) = change {
-        store(batch, &group, change, index)?;
+        store(batch, &group, change, Place::Submission { index: origin.index }, origin)?;
     }
     let outcome = match decision {
         Decision::Accepted(accepted) => Outcome::Accepted(accepted.into()),
         Decision::Refused(refusal) => Outcome::Refused(Refused::from(&refusal)),
         Decision::Superseded { winner_seq } => {
-            let winner = if wanted { Some(winner(batch, &group, winner_seq)?) } else { None };
-            Outcome::Superseded(log::Superseded { winner })
+            Outcome::Superseded(superseded(batch, &group, winner_seq, origin)?)
         }
     };
     Ok((outcome, referenced))
 }
 
-fn store(batch: &mut Batch<'_>, group: &Bytes, change: Change, index: u64) -> Result<(), StorageError> {
+fn has_branches(head: Option<&Head>, content: &Content) -> bool {
+    let created = if let Content::Create(create) = content { Some(create.kind) } else { None };
+    head.map(|head| head.kind).or(created) == Some(GroupKind::Demls)
+}
+
+/// What the rules miss in the state is damage.
+pub(super) fn damaged(batch: &Batch<'_>, error: ReadError<StorageError>) -> StorageError {
+    match error {
+        ReadError::View(error) => error,
+        ReadError::Missing { what } => StorageError::Corrupt {
+            what: format!("the state of shard {}", batch.state.shard),
+            detail: format!("{what} is missing"),
+        },
+    }
+}
+
+/// Stores a new entry whose payload is at `place`.
+pub(super) fn store(
+    batch: &mut Batch<'_>,
+    group: &Bytes,
+    change: Change,
+    place: Place,
+    origin: Origin,
+) -> Result<(), StorageError> {
     let Change { head, seq, record, commit_ending, recent_put, recent_delete, welcomes } = change;
     if let Some((epoch, commit)) = commit_ending {
         batch.put(&RowKey::Commit { group, epoch }, commit.encode());
@@ -73,14 +94,26 @@ fn store(batch: &mut Batch<'_>, group: &Bytes, change: Change, index: u64) -> Re
             state_id: record.state_after,
             chain: record.chain,
             kind: head.kind,
+            place,
         };
         for note in welcomes {
-            inbox::deliver(batch, note.client_id.to_bytes(), index, &row)?;
+            inbox::deliver(batch, note.client_id.to_bytes(), origin.index, &row)?;
         }
     }
-    batch.put(&RowKey::Record { group, seq }, RecordRow { index, record }.encode());
+    batch.put(&RowKey::Record { group, seq }, RecordRow { place, record }.encode());
     batch.set_head(group, head);
     Ok(())
+}
+
+/// The answer for a commit that lost to the entry `seq`. That entry is read only if somebody waits for it.
+pub(super) fn superseded(
+    batch: &Batch<'_>,
+    group: &[u8],
+    seq: u64,
+    origin: Origin,
+) -> Result<log::Superseded, StorageError> {
+    let winner = if origin.wanted { Some(winner(batch, group, seq)?) } else { None };
+    Ok(log::Superseded { winner })
 }
 
 fn winner(batch: &Batch<'_>, group: &[u8], seq: u64) -> Result<log::Entry, StorageError> {
@@ -88,17 +121,26 @@ fn winner(batch: &Batch<'_>, group: &[u8], seq: u64) -> Result<log::Entry, Stora
         what: format!("the state of shard {}", batch.state.shard),
         detail: "the record of a commit that ended an epoch is missing".into(),
     })?;
-    entry(&batch.rows, seq, row)
+    entry(&Payloads::new(&batch.rows), group, seq, row)
 }
 
-fn record_row(batch: &Batch<'_>, group: &[u8], seq: u64) -> Result<Option<RecordRow>, StorageError> {
+pub(super) fn record_row(
+    batch: &Batch<'_>,
+    group: &[u8],
+    seq: u64,
+) -> Result<Option<RecordRow>, StorageError> {
     let row = batch.get(&RowKey::Record { group, seq })?;
     row.map(|row| RecordRow::decode(&row).map_err(|error| batch.rows.bad_row("a record", error))).transpose()
 }
 
 /// An entry of a group's log, put together from its record and its payload.
-pub(super) fn entry(rows: &Rows<'_>, seq: u64, row: RecordRow) -> Result<log::Entry, StorageError> {
-    let content = content(rows, row.index)?;
+pub(super) fn entry(
+    payloads: &Payloads<'_>,
+    group: &[u8],
+    seq: u64,
+    row: RecordRow,
+) -> Result<log::Entry, StorageError> {
+    let (content, facts) = payloads.content(group, seq, row.place)?;
     let Record { epoch, state_id, chain, author, .. } = row.record;
     Ok(log::Entry {
         seq,
@@ -107,31 +149,22 @@ pub(super) fn entry(rows: &Rows<'_>, seq: u64, row: RecordRow) -> Result<log::En
         state_id: state_id.to_bytes(),
         author: author.map(|author| author.to_bytes()).unwrap_or_default(),
         content: Some(content),
-        facts: None,
+        facts,
     })
 }
 
-/// What the group submission in a log entry carries.
-pub(super) fn content(rows: &Rows<'_>, index: u64) -> Result<log::Content, StorageError> {
-    let bad = |error: &dyn std::fmt::Display| rows.bad_row("the payload of an entry", error);
-    let command = Command::decode(rows.command(index)?.command).map_err(|error| bad(&error))?;
-    match command.command {
-        Some(command::Command::Group(GroupSubmission { content: Some(content), .. })) => Ok(content),
-        _ => Err(bad(&"it is no group submission")),
-    }
-}
-
 /// One group as the rules see it.
-struct GroupView<'a, 'b> {
-    batch: &'a Batch<'b>,
-    group: &'a [u8],
+pub(super) struct GroupView<'a, 'b> {
+    pub(super) batch: &'a Batch<'b>,
+    pub(super) group: &'a [u8],
+    pub(super) head: Option<Head>,
 }
 
 impl View for GroupView<'_, '_> {
     type Error = StorageError;
 
     fn head(&self) -> Result<Option<Head>, StorageError> {
-        self.batch.head(self.group)
+        Ok(self.head)
     }
 
     fn commit_ending(&self, epoch: u64) -> Result<Option<CommitRef>, StorageError> {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::storage::{error::StorageError, limits::INBOX_WELCOMES_PER_CLIENT};
 
-/// Puts a Welcome into a client's inbox. `position` is the log index of its commit.
+/// Puts a Welcome into a client's inbox. `position` is the log index that brought its commit into the log.
 pub(super) fn deliver(
     batch: &mut Batch<'_>,
     client: Bytes,
@@ -21,6 +21,14 @@ pub(super) fn deliver(
     row: &WelcomeRow,
 ) -> Result<(), StorageError> {
     let mut inbox = inbox(batch, &client)?;
+    let key = RowKey::Welcome { client: &client, position };
+    // The close of a collection can make several commits canonical that welcome one client.
+    if let Some(before) = batch.get(&key)? {
+        let mut rows = before.to_vec();
+        row.put(&mut rows);
+        batch.put(&key, rows);
+        return Ok(());
+    }
     if inbox.waiting >= INBOX_WELCOMES_PER_CLIENT
         && let Some(oldest) = remove(batch, &client, inbox.after, u64::MAX, 1)?.first()
     {
@@ -30,7 +38,9 @@ pub(super) fn deliver(
         batch.dropped += 1;
     }
     inbox.waiting += 1;
-    batch.put(&RowKey::Welcome { client: &client, position }, row.encode());
+    let mut rows = Vec::new();
+    row.put(&mut rows);
+    batch.put(&RowKey::Welcome { client: &client, position }, rows);
     batch.put(&RowKey::Inbox { client: &client }, inbox.encode());
     batch.inbox_advanced(client, position);
     Ok(())

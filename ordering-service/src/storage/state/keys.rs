@@ -6,10 +6,17 @@
 //! | 01 | | position: last applied log id, membership |
 //! | 02 | | up to which log index payloads came with a snapshot |
 //! | 03 | log index | nothing: no row refers to this log entry |
+//! | 04 | log index | nothing: a report of branches that rows refer to, any number of them |
 //! | 10 | group | head |
-//! | 11 | group, seq | log index, record |
+//! | 11 | group, seq | where the payload is, record |
 //! | 12 | group, epoch | the commit that ended the epoch |
 //! | 13 | group, entry id | seq of a recent entry |
+//! | 14 | group | state of the branches of a DeMLS group |
+//! | 15 | group, entry id | what a DeMLS group's log says about the entry |
+//! | 16 | group, entry id | an entry that waits for the close of a collection |
+//! | 17 | group, leaf | nothing: the leaf is a member at the head |
+//! | 18 | group, entry id | log index and position in the report that brought the entry |
+//! | 19 | group, seq | what the cluster itself wrote into the log |
 //! | 20 | client, position | a Welcome that waits |
 //! | 21 | client | how many wait |
 //! | 30 | group | the shard it lives in |
@@ -19,6 +26,10 @@
 //! | 43 | client, claimer, claim id | the KeyPackage that a claim got |
 //! | 44 | client, number | a claim, in order |
 //! | 45 | client | the KeyPackage of last resort |
+//! | 50 | group | the collection that is open |
+//! | 51 | gateway, group | nothing: the gateway is registered for the group |
+//! | 52 | gateway | when it was last seen |
+//! | 53 | group | how many removals are owed |
 
 use bytes::Bytes;
 
@@ -27,10 +38,17 @@ use crate::storage::wire::{DecodeError, Fields};
 const POSITION: u8 = 0x01;
 const BASE: u8 = 0x02;
 const UNREFERENCED: u8 = 0x03;
+const REPORT: u8 = 0x04;
 const HEAD: u8 = 0x10;
 const RECORD: u8 = 0x11;
 const COMMIT: u8 = 0x12;
 const RECENT: u8 = 0x13;
+const FORK: u8 = 0x14;
+const RECORDED: u8 = 0x15;
+const CANDIDATE: u8 = 0x16;
+const MEMBER: u8 = 0x17;
+const REPORTED: u8 = 0x18;
+const MARK: u8 = 0x19;
 const WELCOME: u8 = 0x20;
 const INBOX: u8 = 0x21;
 const SHARD_OF: u8 = 0x30;
@@ -40,6 +58,10 @@ const KEY_PACKAGE_REF: u8 = 0x42;
 const CLAIM: u8 = 0x43;
 const CLAIM_ORDER: u8 = 0x44;
 const LAST_RESORT: u8 = 0x45;
+const OPEN: u8 = 0x50;
+const GROUP_OF: u8 = 0x51;
+const GATEWAY: u8 = 0x52;
+const OWED: u8 = 0x53;
 
 /// The key of one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,10 +69,17 @@ pub(crate) enum RowKey<'a> {
     Position,
     Base,
     Unreferenced { index: u64 },
+    Report { index: u64 },
     Head { group: &'a [u8] },
     Record { group: &'a [u8], seq: u64 },
     Commit { group: &'a [u8], epoch: u64 },
     Recent { group: &'a [u8], id: &'a [u8; 32] },
+    Fork { group: &'a [u8] },
+    Recorded { group: &'a [u8], id: &'a [u8; 32] },
+    Candidate { group: &'a [u8], id: &'a [u8; 32] },
+    Member { group: &'a [u8], leaf: &'a [u8; 32] },
+    Reported { group: &'a [u8], id: &'a [u8; 32] },
+    Mark { group: &'a [u8], seq: u64 },
     Welcome { client: &'a [u8], position: u64 },
     Inbox { client: &'a [u8] },
     ShardOf { group: &'a [u8] },
@@ -60,6 +89,10 @@ pub(crate) enum RowKey<'a> {
     Claim { client: &'a [u8], claimer: &'a [u8], claim: &'a [u8] },
     ClaimOrder { client: &'a [u8], number: u64 },
     LastResort { client: &'a [u8] },
+    Open { group: &'a [u8] },
+    GroupOf { gateway: &'a [u8; 16], group: &'a [u8] },
+    Gateway { gateway: &'a [u8; 16] },
+    Owed { group: &'a [u8] },
 }
 
 impl RowKey<'_> {
@@ -70,10 +103,17 @@ impl RowKey<'_> {
             RowKey::Position => key(POSITION),
             RowKey::Base => key(BASE),
             RowKey::Unreferenced { index } => key(UNREFERENCED).int(index),
+            RowKey::Report { index } => key(REPORT).int(index),
             RowKey::Head { group } => key(HEAD).name(group),
             RowKey::Record { group, seq } => key(RECORD).name(group).int(seq),
             RowKey::Commit { group, epoch } => key(COMMIT).name(group).int(epoch),
             RowKey::Recent { group, id } => key(RECENT).name(group).bytes(id),
+            RowKey::Fork { group } => key(FORK).name(group),
+            RowKey::Recorded { group, id } => key(RECORDED).name(group).bytes(id),
+            RowKey::Candidate { group, id } => key(CANDIDATE).name(group).bytes(id),
+            RowKey::Member { group, leaf } => key(MEMBER).name(group).bytes(leaf),
+            RowKey::Reported { group, id } => key(REPORTED).name(group).bytes(id),
+            RowKey::Mark { group, seq } => key(MARK).name(group).int(seq),
             RowKey::Welcome { client, position } => key(WELCOME).name(client).int(position),
             RowKey::Inbox { client } => key(INBOX).name(client),
             RowKey::ShardOf { group } => key(SHARD_OF).name(group),
@@ -83,6 +123,10 @@ impl RowKey<'_> {
             RowKey::Claim { client, claimer, claim } => key(CLAIM).name(client).name(claimer).name(claim),
             RowKey::ClaimOrder { client, number } => key(CLAIM_ORDER).name(client).int(number),
             RowKey::LastResort { client } => key(LAST_RESORT).name(client),
+            RowKey::Open { group } => key(OPEN).name(group),
+            RowKey::GroupOf { gateway, group } => key(GROUP_OF).bytes(gateway).name(group),
+            RowKey::Gateway { gateway } => key(GATEWAY).bytes(gateway),
+            RowKey::Owed { group } => key(OWED).name(group),
         }
         .0
     }
@@ -93,8 +137,10 @@ impl RowKey<'_> {
 pub(crate) enum RowKind {
     /// Where the state stands: [`RowKey::Position`], [`RowKey::Base`] and [`RowKey::Unreferenced`]. Meaningful on this node only.
     Local,
-    /// [`RowKey::Record`]: refers to a row of the log.
+    /// [`RowKey::Record`]: refers to a row of the log, to one that a [`RowKey::Report`] refers to, or to none.
     Record,
+    /// [`RowKey::Report`]: refers to a row of the log, by its key.
+    Report,
     /// Everything else.
     Plain,
 }
@@ -104,9 +150,11 @@ pub(crate) fn row_kind(key: &[u8]) -> Result<RowKind, DecodeError> {
     match key.first() {
         Some(&(POSITION | BASE | UNREFERENCED)) => Ok(RowKind::Local),
         Some(&RECORD) => Ok(RowKind::Record),
+        Some(&REPORT) => Ok(RowKind::Report),
         Some(
-            &(HEAD | COMMIT | RECENT | WELCOME | INBOX | SHARD_OF | KEY_PACKAGES | KEY_PACKAGE
-            | KEY_PACKAGE_REF | CLAIM | CLAIM_ORDER | LAST_RESORT),
+            &(HEAD | COMMIT | RECENT | FORK | RECORDED | CANDIDATE | MEMBER | REPORTED | MARK | WELCOME
+            | INBOX | SHARD_OF | KEY_PACKAGES | KEY_PACKAGE | KEY_PACKAGE_REF | CLAIM | CLAIM_ORDER
+            | LAST_RESORT | OPEN | GROUP_OF | GATEWAY | OWED),
         ) => Ok(RowKind::Plain),
         Some(&got) => Err(DecodeError::Value { what: "row tag", got: got.into() }),
         None => Err(DecodeError::Short { what: "row tag", needed: 1, left: 0 }),
@@ -117,6 +165,15 @@ pub(crate) fn row_kind(key: &[u8]) -> Result<RowKind, DecodeError> {
 pub(crate) fn trailing_number(key: &[u8]) -> Result<u64, DecodeError> {
     let at = key.len().saturating_sub(8);
     Fields::new(Bytes::copy_from_slice(&key[at..])).int("number at the end of a key")
+}
+
+/// The name at the end of a key that is made of a tag, `fixed` bytes and a name.
+pub(crate) fn trailing_name(key: &[u8], fixed: usize) -> Result<Bytes, DecodeError> {
+    let at = 1 + fixed + 2;
+    match key.get(at..) {
+        Some(name) => Ok(Bytes::copy_from_slice(name)),
+        None => Err(DecodeError::Short { what: "name at the end of a key", needed: at, left: key.len() }),
+    }
 }
 
 struct KeyBytes(Vec<u8>);
@@ -164,6 +221,7 @@ mod tests {
             POSITION => RowKey::Position,
             BASE => RowKey::Base,
             UNREFERENCED => RowKey::Unreferenced { index: number() },
+            REPORT => RowKey::Report { index: number() },
             HEAD => RowKey::Head { group: take_name(&mut rest) },
             RECORD => RowKey::Record { group: take_name(&mut rest), seq: number() },
             COMMIT => RowKey::Commit { group: take_name(&mut rest), epoch: number() },
@@ -171,6 +229,25 @@ mod tests {
                 let group = take_name(&mut rest);
                 RowKey::Recent { group, id: rest.try_into().unwrap() }
             }
+            FORK => RowKey::Fork { group: take_name(&mut rest) },
+            RECORDED | CANDIDATE | MEMBER | REPORTED => {
+                let group = take_name(&mut rest);
+                let id: &[u8; 32] = rest.try_into().unwrap();
+                match bytes[0] {
+                    RECORDED => RowKey::Recorded { group, id },
+                    CANDIDATE => RowKey::Candidate { group, id },
+                    MEMBER => RowKey::Member { group, leaf: id },
+                    _ => RowKey::Reported { group, id },
+                }
+            }
+            MARK => RowKey::Mark { group: take_name(&mut rest), seq: number() },
+            OPEN => RowKey::Open { group: take_name(&mut rest) },
+            GROUP_OF => {
+                let (gateway, mut rest) = rest.split_first_chunk().unwrap();
+                RowKey::GroupOf { gateway, group: take_name(&mut rest) }
+            }
+            GATEWAY => RowKey::Gateway { gateway: rest.try_into().unwrap() },
+            OWED => RowKey::Owed { group: take_name(&mut rest) },
             WELCOME => RowKey::Welcome { client: take_name(&mut rest), position: number() },
             INBOX => RowKey::Inbox { client: take_name(&mut rest) },
             SHARD_OF => RowKey::ShardOf { group: take_name(&mut rest) },
@@ -194,6 +271,7 @@ mod tests {
         #[test]
         fn keys_say_all_that_went_in(a: Vec<u8>, b: Vec<u8>, c: Vec<u8>, number: u64, id: [u8; 32]) {
             let (group, client) = (&a[..], &a[..]);
+            let gateway = id.first_chunk().unwrap();
             let keys = [
                 RowKey::Position,
                 RowKey::Base,
@@ -211,7 +289,20 @@ mod tests {
                 RowKey::Claim { client, claimer: &b, claim: &c },
                 RowKey::ClaimOrder { client, number },
                 RowKey::LastResort { client },
+                RowKey::Report { index: number },
+                RowKey::Fork { group },
+                RowKey::Recorded { group, id: &id },
+                RowKey::Candidate { group, id: &id },
+                RowKey::Member { group, leaf: &id },
+                RowKey::Reported { group, id: &id },
+                RowKey::Mark { group, seq: number },
+                RowKey::Open { group },
+                RowKey::GroupOf { gateway, group },
+                RowKey::Gateway { gateway },
+                RowKey::Owed { group },
             ];
+            prop_assert_eq!(trailing_name(&RowKey::Open { group }.encode(), 0).unwrap(), group);
+            prop_assert_eq!(trailing_name(&RowKey::GroupOf { gateway, group }.encode(), 16).unwrap(), group);
             for key in keys {
                 let bytes = key.encode();
                 prop_assert_eq!(decode(&bytes), key);

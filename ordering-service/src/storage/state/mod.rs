@@ -3,19 +3,25 @@
 
 mod apply;
 mod batch;
+mod branches;
+mod branches_reader;
 mod directory;
+mod forks;
 mod groups;
 mod inbox;
 mod key_packages;
 pub(crate) mod keys;
 pub(crate) mod machine;
 mod observer;
+mod payload;
+pub(crate) mod place;
 mod reader;
 pub(crate) mod rows;
 pub(crate) mod shard;
 #[cfg(test)]
 mod tests;
 
+pub use branches_reader::{KnownGateway, OpenCollection};
 pub use machine::{SnapshotBuilder, StateMachine};
 pub use observer::{Advanced, ApplyObserver, NoObserver};
 pub use reader::{GroupInfo, KeyPackageStatus, ShardReader};

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use concordat_proto::{
     log::v1::{self as log, content::Content},
-    ordering::v1::{GroupSubmission, Outcome},
+    ordering::v1::{GroupSubmission, Outcome, outcome::Outcome as Answer},
 };
-use group_log::{ChainHash, Head};
+use group_log::{ChainHash, GroupKind, Head};
 use prost::Message;
 
 use super::{
+    apply::Origin,
     batch::Batch,
     groups,
     keys::{RowKey, trailing_number},
+    payload::Payloads,
     rows::{InboxRow, KeyPackagesRow, RecordRow, WelcomeRow, decode_number},
     shard::{Rows, ShardState},
 };
@@ -88,14 +90,24 @@ impl ShardReader {
     /// What became of a commit for an epoch that has ended: decided for good, so no consensus is needed to say it. Nothing if its
     /// epoch has not ended here.
     pub fn decided(&self, commit: &GroupSubmission) -> Result<Option<Outcome>, StorageError> {
-        let head = self.head(&commit.group_id)?;
-        if head.is_none_or(|head| commit.epoch >= head.epoch) {
+        let Some(head) = self.head(&commit.group_id)? else { return Ok(None) };
+        let has_ended = commit.epoch < head.epoch;
+        let has_branches = head.kind == GroupKind::Demls;
+        if !has_ended && !(has_branches && self.is_collecting(&commit.group_id)?) {
             return Ok(None);
         }
         // The rules decide as they would when applying; what they would change is dropped.
         let mut batch = Batch::new(&self.state)?;
-        let (answer, _) = groups::submit(&mut batch, commit.clone(), 0, true)?;
-        Ok(Some(Outcome { outcome: Some(answer) }))
+        let origin = Origin { index: 0, at_ms: 0, wanted: true };
+        let (answer, _) = groups::submit(&mut batch, commit.clone(), origin)?;
+        let is_for_good = match answer {
+            Answer::Accepted(_) | Answer::Superseded(_) | Answer::OnSide(_) => true,
+            // Not an outcome: it can be said without consensus.
+            Answer::Reconciling(_) => true,
+            // What this node does not know yet may be known to others.
+            _ => !has_branches,
+        };
+        Ok(is_for_good.then_some(Outcome { outcome: Some(answer) }))
     }
 
     /// Entries of a group after `after_seq`, in order. Stops after `max_entries` (at most [`PAGE_ENTRIES`]), or when the next
@@ -110,8 +122,9 @@ impl ShardReader {
         self.read(|rows| {
             let records = self.records(rows, group, after_seq, max_entries.min(PAGE_ENTRIES))?;
             let (mut entries, mut bytes) = (Vec::with_capacity(records.len()), 0);
+            let payloads = Payloads::new(rows);
             for (seq, row) in records {
-                let entry = groups::entry(rows, seq, row)?;
+                let entry = groups::entry(&payloads, group, seq, row)?;
                 bytes += entry.encoded_len();
                 if bytes > max_bytes && !entries.is_empty() {
                     break;
@@ -138,7 +151,8 @@ impl ShardReader {
             let Some(row) = get_as(rows, &key, |row| RecordRow::decode(&row))? else {
                 return Err(rows.bad_row("the record of a GroupInfo", "it is missing"));
             };
-            let message = match groups::content(rows, row.index)?.content {
+            let (content, _) = Payloads::new(rows).content(group, head.group_info_seq, row.place)?;
+            let message = match content.content {
                 Some(Content::Create(create)) => create.group_info,
                 Some(Content::Commit(commit)) => commit.group_info,
                 _ => return Err(rows.bad_row("the entry of a GroupInfo", "it holds none")),
@@ -156,7 +170,8 @@ impl ShardReader {
         })
     }
 
-    /// Welcomes that wait for a client after a position, oldest first, at most `max`.
+    /// Welcomes that wait for a client after a position, oldest first, at most those of `max` positions. Usually there is one at a
+    /// position; the close of a collection can bring several.
     pub fn inbox(
         &self,
         client: &[u8],
@@ -173,12 +188,14 @@ impl ShardReader {
             let end = RowKey::Welcome { client, position: u64::MAX }.encode();
             rows.scan(&start, end, max, |key, value| {
                 let bad = |error: DecodeError| rows.bad_row("a waiting Welcome", error);
-                let row = WelcomeRow::decode(Bytes::copy_from_slice(value)).map_err(bad)?;
-                waiting.push((trailing_number(key).map_err(bad)?, row));
+                let position = trailing_number(key).map_err(bad)?;
+                let rows = WelcomeRow::decode_all(Bytes::copy_from_slice(value)).map_err(bad)?;
+                waiting.extend(rows.into_iter().map(|row| (position, row)));
                 Ok(true)
             })?;
+            let payloads = Payloads::new(rows);
             let welcomes =
-                waiting.into_iter().map(|(position, row)| self.welcome(rows, client, position, row));
+                waiting.into_iter().map(|(position, row)| self.welcome(&payloads, client, position, row));
             welcomes.collect()
         })
     }
@@ -237,13 +254,14 @@ impl ShardReader {
 
     fn welcome(
         &self,
-        rows: &Rows<'_>,
+        payloads: &Payloads<'_>,
         client: &[u8],
         position: u64,
         row: WelcomeRow,
     ) -> Result<log::PendingWelcome, StorageError> {
-        let Some(Content::Commit(commit)) = groups::content(rows, position)?.content else {
-            return Err(rows.bad_row("the entry of a Welcome", "it is no commit"));
+        let (content, _) = payloads.content(&row.group, row.seq, row.place)?;
+        let Some(Content::Commit(commit)) = content.content else {
+            return Err(payloads.bad("the entry of a Welcome is no commit"));
         };
         let of_client = commit.recipients.into_iter().filter(|to| to.client_id == client);
         let mut key_package_refs: Vec<Bytes> = of_client.map(|to| to.key_package_ref).collect();
@@ -264,7 +282,10 @@ impl ShardReader {
     }
 
     /// Reads from one generation of the state. What fails because another one began meanwhile is read again.
-    fn read<T>(&self, read: impl Fn(&Rows<'_>) -> Result<T, StorageError>) -> Result<T, StorageError> {
+    pub(super) fn read<T>(
+        &self,
+        read: impl Fn(&Rows<'_>) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
         for _ in 1..READ_ATTEMPTS {
             let rows = self.state.rows()?;
             match read(&rows) {
@@ -280,7 +301,7 @@ fn head(rows: &Rows<'_>, group: &[u8]) -> Result<Option<Head>, StorageError> {
     get_as(rows, &RowKey::Head { group }, |row| Head::decode(&row))
 }
 
-fn get_as<T, E: std::fmt::Display>(
+pub(super) fn get_as<T, E: std::fmt::Display>(
     rows: &Rows<'_>,
     key: &RowKey<'_>,
     decode: impl Fn(Bytes) -> Result<T, E>,

@@ -4,35 +4,27 @@ use bytes::Bytes;
 use concordat_proto::log::v1::KeyPackage;
 use group_log::{ChainHash, GroupKind, Record, StateId};
 
+use super::place::Place;
 use crate::storage::wire::{DecodeError, Fields, Put};
 
 /// An entry of a group's log: where its payload is, and what is kept beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecordRow {
-    /// Log index of the payload.
-    pub(crate) index: u64,
+    pub(crate) place: Place,
     pub(crate) record: Record,
 }
 
 impl RecordRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(8 + 128);
-        bytes.put_int(self.index);
+        let mut bytes = Vec::with_capacity(12 + 128);
+        self.place.put(&mut bytes);
         bytes.extend_from_slice(&self.record.encode());
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, RowError> {
-        let index = record_index(bytes)?;
-        Ok(RecordRow { index, record: Record::decode(&bytes[8..])? })
-    }
-}
-
-/// The log index in the value of a record row.
-pub(crate) fn record_index(bytes: &[u8]) -> Result<u64, DecodeError> {
-    match bytes.first_chunk() {
-        Some(index) => Ok(u64::from_be_bytes(*index)),
-        None => Err(DecodeError::Short { what: "log index", needed: 8, left: bytes.len() }),
+        let (place, record) = Place::split(bytes)?;
+        Ok(RecordRow { place, record: Record::decode(record)? })
     }
 }
 
@@ -45,7 +37,7 @@ pub(crate) enum RowError {
     Rules(#[from] group_log::DecodeError),
 }
 
-/// A Welcome that waits. The Welcome itself is in the commit, whose log index is the position in the inbox.
+/// A Welcome that waits. The Welcome itself is in the commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WelcomeRow {
     pub(crate) group: Bytes,
@@ -55,22 +47,35 @@ pub(crate) struct WelcomeRow {
     pub(crate) state_id: StateId,
     pub(crate) chain: ChainHash,
     pub(crate) kind: GroupKind,
+    /// Where the commit is.
+    pub(crate) place: Place,
 }
 
 impl WelcomeRow {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
+    /// Adds to a row. The close of a collection can bring a client several Welcomes at one position.
+    pub(crate) fn put(&self, bytes: &mut Vec<u8>) {
+        self.place.put(bytes);
         bytes.put_string(&self.group);
         bytes.put_int(self.seq);
         bytes.put_int(self.epoch);
         bytes.extend_from_slice(&self.state_id.0);
         bytes.extend_from_slice(&self.chain.0);
         bytes.put_byte(self.kind.tag());
-        bytes
     }
 
-    pub(crate) fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
-        let mut fields = Fields::new(bytes);
+    /// Reads a whole row.
+    pub(crate) fn decode_all(mut bytes: Bytes) -> Result<Vec<Self>, DecodeError> {
+        let mut rows = Vec::with_capacity(1);
+        while !bytes.is_empty() {
+            let (place, rest) = Place::split(&bytes)?;
+            let mut fields = Fields::new(bytes.slice_ref(rest));
+            rows.push(WelcomeRow::decode(place, &mut fields)?);
+            bytes = fields.rest();
+        }
+        Ok(rows)
+    }
+
+    fn decode(place: Place, fields: &mut Fields) -> Result<Self, DecodeError> {
         let group = fields.string("group id")?;
         let seq = fields.int("seq")?;
         let epoch = fields.int("epoch")?;
@@ -79,8 +84,7 @@ impl WelcomeRow {
         let tag = fields.byte("group kind")?;
         let kind =
             GroupKind::from_tag(tag).ok_or(DecodeError::Value { what: "group kind", got: tag.into() })?;
-        fields.end()?;
-        Ok(WelcomeRow { group, seq, epoch, state_id, chain, kind })
+        Ok(WelcomeRow { group, seq, epoch, state_id, chain, kind, place })
     }
 }
 

@@ -32,7 +32,7 @@ fn a_welcome_waits_for_its_client_until_it_is_acknowledged() {
     let newest = &welcomes[1];
     assert_eq!((newest.seq, newest.epoch, &newest.group_id[..]), (3, 2, &b"g"[..]));
     assert_eq!((&newest.chain_hash, &newest.state_id), (&head.chain.to_bytes(), &head.state_id.to_bytes()));
-    assert_eq!(newest.kind, i32::from(GroupKind::Demls));
+    assert_eq!(newest.kind, i32::from(GroupKind::Mls));
     assert_eq!(&newest.welcome[..], b"welcome of b");
     assert_eq!(newest.key_package_refs, [Bytes::from_static(b"package of bob")]);
 

@@ -1,7 +1,9 @@
 //! The state machine against its promises.
 
+mod against_memory;
 mod batching;
 mod directory;
+mod forks;
 mod groups;
 mod inbox;
 mod key_packages;
@@ -16,6 +18,7 @@ use concordat_proto::{
     },
     ordering::v1::{Command, GroupSubmission, Outcome, command::Command as Cmd, outcome::Outcome as Answer},
 };
+use futures::{StreamExt, executor::block_on};
 use openraft::{EntryPayload, impls::leader_id_adv::LeaderId};
 use parking_lot::Mutex;
 use prost::Message;
@@ -29,7 +32,7 @@ use super::{
 };
 use crate::{
     raft::types::{Proposed, ShardId},
-    storage::{LogEntry, LogId, Storage, StorageOptions, log::medium::Change},
+    storage::{LogEntry, LogId, SnapshotHandle, Storage, StorageOptions, log::medium::Change},
 };
 
 /// What an observer was told: up to which index, and what moved.
@@ -52,6 +55,8 @@ struct Machine {
     storage: Storage,
     told: Told,
     next: u64,
+    /// The leader's wall clock.
+    at_ms: u64,
     directory: Option<TempDir>,
 }
 
@@ -70,7 +75,7 @@ impl Machine {
         let state = storage.0.state(shard).unwrap();
         let reader = storage.shard(shard).unwrap().reader;
         let next = state.position().next_index();
-        Machine { state, reader, storage, told, next, directory: None }
+        Machine { state, reader, storage, told, next, at_ms: 7, directory: None }
     }
 
     /// Closes the storage and opens it again.
@@ -84,12 +89,13 @@ impl Machine {
 
     /// Applies commands in one batch. Their payloads are rows of the log, as they are in a node.
     fn apply(&mut self, commands: impl IntoIterator<Item = Bytes>) -> Vec<Answer> {
+        let at_ms = self.at_ms;
         let entries: Vec<LogEntry> = commands
             .into_iter()
             .map(|command| {
                 let log_id = LogId::new(LeaderId { term: 1, node_id: 1 }, self.next);
                 self.next += 1;
-                LogEntry { log_id, payload: EntryPayload::Normal(Proposed { at_ms: 7, command }) }
+                LogEntry { log_id, payload: EntryPayload::Normal(Proposed { at_ms, command }) }
             })
             .collect();
         // Written and not synced: these tests do not crash.
@@ -104,6 +110,19 @@ impl Machine {
         self.apply([command]).remove(0)
     }
 
+    /// Another machine that gets this one's snapshot.
+    fn copy_by_snapshot(&self) -> Copied {
+        let handle = SnapshotHandle::of_state(self.state.clone(), self.storage.0.clone());
+        let chunks: Vec<Bytes> = block_on(handle.chunks().map(Result::unwrap).collect());
+        let copy = Machine::new(self.state.shard);
+        let mut receiver = copy.storage.receive_snapshot(self.state.shard).unwrap();
+        chunks.iter().for_each(|chunk| receiver.write(chunk.clone()).unwrap());
+        let (meta, received) = receiver.finish().unwrap();
+        block_on(received.install(&meta, &copy.state)).unwrap();
+        let bytes = chunks.iter().map(Bytes::len).sum();
+        Copied { machine: Machine { next: self.next, ..copy }, bytes }
+    }
+
     /// All rows of the state.
     fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let rows = self.state.rows().unwrap();
@@ -115,6 +134,12 @@ impl Machine {
         .unwrap();
         all
     }
+}
+
+/// What a snapshot made, and how long it was.
+struct Copied {
+    machine: Machine,
+    bytes: usize,
 }
 
 fn encode(command: Cmd) -> Bytes {
@@ -134,7 +159,7 @@ fn submission(group: &str, epoch: u64, content: Kind) -> Bytes {
 
 fn create(group: &str) -> Bytes {
     let group_info = Bytes::from_static(b"first group info");
-    submission(group, 0, Kind::Create(Create { kind: GroupKind::Demls.into(), policy: None, group_info }))
+    submission(group, 0, Kind::Create(Create { kind: GroupKind::Mls.into(), policy: None, group_info }))
 }
 
 fn commit(group: &str, epoch: u64, text: &str, added: &[&str]) -> Bytes {
