@@ -49,6 +49,8 @@ pub const ENTRIES_BYTES: usize = 1 << 20;
 pub const READ_ENTRIES_DEFAULT: usize = 100;
 /// Entries of one page at most.
 pub const READ_ENTRIES: usize = 1_000;
+/// Ids of branch entries in one request.
+pub const BRANCH_ENTRIES: usize = 1_024;
 /// Welcomes of one page, also when the reader names no number.
 pub const READ_WELCOMES: usize = 100;
 /// Welcomes that are read from the disk at once.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use concordat_proto::ordering::v1::{
     GetHeadRequest, GetHeadResponse, GetKeyPackageStatusRequest, GetKeyPackageStatusResponse, LocateRequest,
-    LocateResponse, QuorumState, ReadEntriesRequest, ReadEntriesResponse, ReadInboxRequest,
-    ReadInboxResponse, SubmitRequest, SubscribeRequest, SubscribeResponse, WatchQuorumRequest,
-    ordering_server::Ordering,
+    LocateResponse, QuorumState, ReadBranchEntriesRequest, ReadBranchEntriesResponse, ReadEntriesRequest,
+    ReadEntriesResponse, ReadInboxRequest, ReadInboxResponse, SubmitRequest, SubscribeRequest,
+    SubscribeResponse, WatchQuorumRequest, ordering_server::Ordering,
 };
 use futures::{StreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -79,9 +79,9 @@ impl Ordering for OrderingApi {
 
     async fn read_branch_entries(
         &self,
-        _: Request<concordat_proto::ordering::v1::ReadBranchEntriesRequest>,
-    ) -> Result<Response<concordat_proto::ordering::v1::ReadBranchEntriesResponse>, Status> {
-        Err(Status::unimplemented("this version does not keep branches"))
+        request: Request<ReadBranchEntriesRequest>,
+    ) -> Result<Response<ReadBranchEntriesResponse>, Status> {
+        Ok(Response::new(read::branch_entries(&self.node, request.into_inner()).await?))
     }
 
     type WatchQuorumStream = BoxStream<'static, Result<QuorumState, Status>>;

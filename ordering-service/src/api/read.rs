@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use concordat_proto::{
-    log::v1::{Head as WireHead, InboxCursor, PendingWelcome, ShardPosition},
+    convert::{self, WireError},
+    log::v1::{Head as WireHead, InboxCursor, PendingWelcome, Refused, ShardPosition},
     ordering::v1::{
         GetHeadRequest, GetHeadResponse, GetKeyPackageStatusRequest, GetKeyPackageStatusResponse,
-        LocateRequest, LocateResponse, ReadEntriesRequest, ReadEntriesResponse, ReadInboxRequest,
-        ReadInboxResponse,
+        LocateRequest, LocateResponse, ReadBranchEntriesRequest, ReadBranchEntriesResponse,
+        ReadEntriesRequest, ReadEntriesResponse, ReadInboxRequest, ReadInboxResponse,
     },
 };
 use group_log::Head;
@@ -18,7 +19,7 @@ use super::{
     linearize::linearize,
 };
 use crate::{
-    error::{ApiError, malformed},
+    error::{ApiError, malformed, too_large},
     limits,
     node::Node,
     raft::{shard::SharedShard, types::ShardId},
@@ -41,6 +42,28 @@ pub async fn entries(node: &Arc<Node>, request: ReadEntriesRequest) -> Result<Re
         find::check_cursor(shard.reader(), &group_id, &head, seq, chain)??;
         let entries = shard.reader().entries(&group_id, seq, max, limits::ENTRIES_BYTES)?;
         Ok(ReadEntriesResponse { entries, head: Some(WireHead::from(&head)) })
+    })
+    .await
+}
+
+/// Payloads of branch entries, by id.
+///
+/// # Errors
+/// See [`ApiError`].
+pub async fn branch_entries(
+    node: &Arc<Node>,
+    request: ReadBranchEntriesRequest,
+) -> Result<ReadBranchEntriesResponse, ApiError> {
+    let count = request.ids.len();
+    if count > limits::BRANCH_ENTRIES {
+        return Err(too_large("ids", limits::BRANCH_ENTRIES, count).into());
+    }
+    let ids = request.ids.iter().map(|id| Ok(convert::entry_id("ids", id)?.0));
+    let ids = ids.collect::<Result<Vec<_>, WireError>>().map_err(|error| Refused::from(&error))?;
+    let (shard, _) = group(node, &request.group_id, false).await?;
+    blocking(move || {
+        let entries = shard.reader().branch_entries(&request.group_id, &ids, limits::ENTRIES_BYTES)?;
+        Ok(ReadBranchEntriesResponse { entries })
     })
     .await
 }
