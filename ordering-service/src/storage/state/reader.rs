@@ -91,9 +91,10 @@ impl ShardReader {
     /// epoch has not ended here.
     pub fn decided(&self, commit: &GroupSubmission) -> Result<Option<Outcome>, StorageError> {
         let Some(head) = self.head(&commit.group_id)? else { return Ok(None) };
-        let has_ended = commit.epoch < head.epoch;
         let has_branches = head.kind == GroupKind::Demls;
-        if !has_ended && !(has_branches && self.is_collecting(&commit.group_id)?) {
+        let has_ended = commit.epoch < head.epoch;
+        let is_known = has_ended || (has_branches && self.is_collecting(&commit.group_id)?);
+        if !is_known {
             return Ok(None);
         }
         // The rules decide as they would when applying; what they would change is dropped.
