@@ -30,6 +30,12 @@ build: ready ## Build everything, optimized
 test: ready ## Run all tests, those on real processes included
 	$(CARGO) build --release --locked --workspace --bins
 	$(CARGO) test --release --locked $(if $(findstring -p ,$(ARGS)),,--workspace) $(ARGS)
+	$(if $(findstring -p ,$(ARGS)),,helm/test.sh)
+
+.PHONY: chart
+chart: ## Check the Helm chart, its alerts and dashboards, and the Dockerfile; installs the tools for it
+	@scripts/chart-tools.sh >/dev/null
+	helm/test.sh --all
 
 .PHONY: lint
 lint: ready ## Check with clippy; warnings are errors

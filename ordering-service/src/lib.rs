@@ -4,6 +4,7 @@
 //! [`cluster`] forms clusters and changes them, [`quorum`] tells whether a quorum answers. [`dev`] runs several nodes in one process.
 
 pub mod api;
+pub mod backup;
 pub mod cli;
 pub mod cluster;
 pub mod config;

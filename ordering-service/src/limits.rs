@@ -126,6 +126,12 @@ pub const ADMIT_RETRY: Duration = Duration::from_secs(1);
 pub const LEARNER_LAG_DEFAULT: u64 = 1_000;
 /// Entries that the target of a leadership transfer may lack at most.
 pub const TRANSFER_LAG: u64 = 1_000;
+/// Parts of a backup that wait for the network.
+pub const BACKUP_QUEUE: usize = 4;
+/// Bytes of a backup's manifest.
+pub const MANIFEST_BYTES: u64 = 1 << 20;
+/// Bytes of a backup that are read from its files at once.
+pub const RESTORE_CHUNK_BYTES: usize = 1 << 20;
 /// Between two looks at readiness and the slower metrics.
 pub const OBSERVE_INTERVAL: Duration = Duration::from_millis(250);
 /// A leader whose disk is full tries to hand over this often.

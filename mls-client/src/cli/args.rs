@@ -80,6 +80,13 @@ pub(super) enum Command {
         #[arg(long)]
         talk: bool,
     },
+    /// Look whether the gateway and its cluster work: submit a commit to a group of one's own, submit it again, read it back. Needs no
+    /// state file.
+    Check {
+        /// What the client is called meanwhile.
+        #[arg(long, default_value = "concordat-check")]
+        name: String,
+    },
     /// Show this client and its groups.
     Status,
     /// Renew this client's keys in a group.

@@ -1,6 +1,7 @@
 //! Commands for a person.
 
 mod args;
+mod check;
 mod commands;
 mod session;
 mod show;
@@ -11,13 +12,16 @@ use self::{args::Command, session::Session};
 
 /// Does what was asked for.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    if let Command::Check { name } = &args.command {
+        return check::check(&args, name).await;
+    }
     let state = args.state()?;
     if let Command::Identity { name } = &args.command {
         return commands::identity(&args, &state, name.as_deref()).await;
     }
     let session = Session::open(&args, &state)?;
     match &args.command {
-        Command::Identity { .. } => Ok(()),
+        Command::Identity { .. } | Command::Check { .. } => Ok(()),
         Command::Create { kind } => commands::create(&session, *kind).await,
         Command::Invite { clients, group } => commands::invite(&session, clients, group).await,
         Command::Join { wait } => commands::join(&session, *wait).await,

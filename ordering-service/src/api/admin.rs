@@ -13,6 +13,7 @@ use concordat_proto::{
 use tonic::{Request, Response, Status};
 
 use crate::{
+    backup,
     cluster::{bootstrap, in_every_shard, leader::administer, learner, status},
     error::ApiError,
     limits,
@@ -105,6 +106,15 @@ impl Admin for AdminApi {
         _: Request<concordat_proto::ordering::v1::EvictGatewayRequest>,
     ) -> Result<Response<concordat_proto::ordering::v1::EvictGatewayResponse>, Status> {
         Err(Status::unimplemented("this version does not keep branches"))
+    }
+
+    type BackupStream = backup::BackupStream;
+
+    async fn backup(
+        &self,
+        _: Request<concordat_proto::ordering::v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        Ok(Response::new(backup::serve(self.node.clone())?))
     }
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {

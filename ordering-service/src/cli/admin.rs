@@ -1,6 +1,6 @@
 //! `ordering-service admin`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -13,7 +13,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{first_nodes, shrink, table};
+use super::{backup, first_nodes, shrink, table};
 
 /// An operator's call to a running node.
 #[derive(Debug, Args)]
@@ -43,6 +43,12 @@ enum Call {
         /// Raft groups that the MLS groups are spread over. Can not be changed later.
         #[arg(long, default_value_t = 2)]
         data_shards: u32,
+    },
+    /// Copy everything that was accepted so far to a folder on this machine, synced, while the cluster goes on.
+    Backup {
+        /// The folder; it must not exist yet.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
     },
     /// Show a node's view of the cluster.
     Status,
@@ -117,6 +123,7 @@ pub(super) async fn run(mut admin: Admin) -> anyhow::Result<()> {
                 answer.into_inner().cluster_id
             );
         }
+        Call::Backup { to } => backup::run(&mut client, &to).await?,
         Call::Status => {
             let status = client.get_status(GetStatusRequest {}).await.map_err(told)?;
             print!("{}", table::status(&status.into_inner()));

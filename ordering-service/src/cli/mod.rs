@@ -1,7 +1,10 @@
 //! The command line.
 
 mod admin;
+mod backup;
 mod first_nodes;
+mod probe;
+mod restore;
 mod serve;
 mod shrink;
 mod table;
@@ -33,6 +36,10 @@ pub struct Cli {
 enum Command {
     /// Run a node until SIGTERM or SIGINT.
     Serve(serve::Serve),
+    /// Make the first node of a new cluster out of a backup (see `admin backup`). The other nodes start empty, with --join.
+    Restore(restore::Restore),
+    /// Ask a node or a gateway on this machine whether it lives, or is ready; fails if not. For health checks of containers.
+    Probe(probe::Probe),
     /// Ask a running node, or change the cluster that it belongs to.
     Admin(admin::Admin),
 }
@@ -44,6 +51,8 @@ enum Command {
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(serve) => serve::run(serve).await,
+        Command::Restore(restore) => restore::run(restore).await,
+        Command::Probe(probe) => probe::run(probe).await,
         Command::Admin(admin) => admin::run(admin).await,
     }
 }

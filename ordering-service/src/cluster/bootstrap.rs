@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use concordat_proto::ordering::v1::BootstrapRequest;
+use service_kit::rng::Randomness;
 use tokio::time::{Instant, sleep};
 
 use super::{Found, bad, check_address, check_distinct, identify, join, node_info};
@@ -41,7 +42,7 @@ pub async fn bootstrap(node: &Node, request: BootstrapRequest) -> Result<String,
     }
     let cluster_id = match cluster_to_continue(node, &found, data_shards).await? {
         Some(id) => id,
-        None => hex(&node.randomness.bytes::<16>()),
+        None => new_cluster_id(&node.randomness),
     };
     let cluster = Cluster { id: cluster_id.clone(), data_shards };
     node.join(cluster).await?;
@@ -166,6 +167,7 @@ async fn wait_for_leaders(shards: &Shards) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// The id of a cluster that begins.
+pub fn new_cluster_id(randomness: &Randomness) -> String {
+    randomness.bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
 }

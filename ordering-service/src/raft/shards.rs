@@ -87,7 +87,7 @@ impl Shards {
     }
 
     /// Every shard, the directory first.
-    pub fn iter(&self) -> impl Iterator<Item = &SharedShard> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &SharedShard> {
         self.0.iter()
     }
 

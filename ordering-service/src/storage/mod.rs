@@ -43,7 +43,7 @@ pub use self::{
         ShardReader, StateMachine,
     },
 };
-use crate::raft::types::{NodeId, ShardId};
+use crate::raft::types::{Membership, NodeId, ShardId};
 
 /// A node's storage. Cheap to clone; the database closes when the last clone and everything that came from it is gone.
 #[derive(Clone)]
@@ -151,6 +151,32 @@ impl Storage {
         };
         let state_machine = StateMachine { state: state.clone(), keep: keep.clone() };
         Ok(Shard { log, state_machine, reader: ShardReader { state, _keep: keep } })
+    }
+
+    /// A shard as it is applied now, as the bytes of a snapshot.
+    pub fn snapshot(&self, shard: ShardId) -> Result<SnapshotStream, StorageError> {
+        Ok(SnapshotHandle::of_state(self.0.state(shard)?, self.0.clone()).chunks())
+    }
+
+    /// Fills a shard that nobody uses yet with a snapshot's bytes, as the state of `members`. Raft elects a leader of them in a term
+    /// after those that the snapshot knows. Durable when it returns.
+    pub async fn restore(
+        &self,
+        shard: ShardId,
+        chunks: impl IntoIterator<Item = Result<Bytes, StorageError>>,
+        members: Membership,
+    ) -> Result<Option<LogId>, StorageError> {
+        let mut receiver = self.receive_snapshot(shard)?;
+        for chunk in chunks {
+            receiver.write(chunk?)?;
+        }
+        let (meta, snapshot) = receiver.finish_as(Some(members))?;
+        snapshot.install(&meta, &self.0.state(shard)?).await?;
+        if let Some(last) = meta.last_log_id {
+            let vote = Vote::new(last.committed_leader_id().term, self.marker().node_id);
+            self.0.pipeline.queue().vote(&self.shard(shard)?.log.log, vote).await?;
+        }
+        Ok(meta.last_log_id)
     }
 
     /// Begins to receive a snapshot for a shard.

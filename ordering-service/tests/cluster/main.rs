@@ -2,6 +2,7 @@
 // A panic is the report of a test, also in the helpers that tests share.
 #![allow(clippy::unwrap_used)]
 
+mod backup;
 mod bad_input;
 mod joining;
 mod membership;

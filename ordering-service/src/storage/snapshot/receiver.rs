@@ -10,13 +10,14 @@ use super::{
     SnapshotHandle, SnapshotMeta,
     frames::{Frame, FrameReader},
 };
+use crate::raft::types::Membership;
 use crate::storage::{
     database::{Database, Generation},
     error::StorageError,
     limits::SNAPSHOT_WRITE_BYTES,
     log::{
         LogId, StoredMembership,
-        codec::{decode_entry, decode_position},
+        codec::{decode_entry, decode_position, encode_position},
         rocks::{GENERATION, key as log_key, meta_key},
     },
     metrics,
@@ -66,11 +67,23 @@ impl SnapshotReceiver {
     }
 
     /// The snapshot is complete and durable. Says what it covers.
-    pub fn finish(mut self) -> Result<(SnapshotMeta, SnapshotHandle), StorageError> {
+    pub fn finish(self) -> Result<(SnapshotMeta, SnapshotHandle), StorageError> {
+        self.finish_as(None)
+    }
+
+    /// The same; the state becomes that of `members`, if any are given, instead of the sender's.
+    pub fn finish_as(
+        mut self,
+        members: Option<Membership>,
+    ) -> Result<(SnapshotMeta, SnapshotHandle), StorageError> {
         std::mem::replace(&mut self.frames, FrameReader::new()).finish()?;
-        let Some((last_log_id, last_membership, position)) = self.header.take() else {
+        let Some((last_log_id, mut last_membership, mut position)) = self.header.take() else {
             return Err(StorageError::BadSnapshot("it has no header".into()));
         };
+        if let Some(members) = members {
+            last_membership = StoredMembership::new(last_log_id, members);
+            position = encode_position(last_log_id.as_ref(), &last_membership).into();
+        }
         let Staged { state, generation, .. } = &self.staged;
         {
             let family = state.database.need(&generation.state_family(state.shard))?;
