@@ -16,7 +16,7 @@ def check(condition, message):
 
 def pods(objects):
     for o in objects:
-        if o["kind"] in ("StatefulSet", "Job"):
+        if o["kind"] in ("StatefulSet", "Deployment", "Job"):
             yield o, o["spec"]["template"]["metadata"]["labels"], o["spec"]["template"]["spec"]
         elif o["kind"] == "Pod":
             yield o, o["metadata"]["labels"], o["spec"]

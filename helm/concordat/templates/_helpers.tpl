@@ -133,7 +133,15 @@ containers:
     command: {{ toJson .command }}
     env:
       - { name: CONCORDAT_LOG, value: warn }
+      {{- if eq .role "client" }}
+      - { name: CONCORDAT_CERT, value: /tls/tls.crt }
+      - { name: CONCORDAT_KEY, value: /tls/tls.key }
+      - { name: CONCORDAT_CA, value: /tls/ca.crt }
+      {{- else }}
       {{- include "concordat.tlsEnv" .root | nindent 6 }}
+      - name: CONCORDAT_SERVER
+        value: {{ printf "%s-ordering.%s.svc.%s:7100" (include "concordat.fullname" .root) .root.Release.Namespace .root.Values.clusterDomain | quote }}
+      {{- end }}
     securityContext: {{- toYaml .root.Values.securityContext | nindent 6 }}
     resources:
       requests: { cpu: 50m, memory: 64Mi }
