@@ -37,7 +37,8 @@ RUN apt-get update \
 COPY --from=build /out/ /usr/local/bin/
 USER 10001:10001
 VOLUME /data
-# 7100 API of nodes, 7200 nodes among themselves, 7300 their probes and metrics; 7400 API of gateways, 7401 their probes and metrics.
-EXPOSE 7100 7200 7300 7400 7401
+# 7100 API of nodes, 7200 nodes among themselves, 7300 their probes and metrics; 7400 API of gateways, 7401 their probes and metrics, 7402 gateways
+# among themselves.
+EXPOSE 7100 7200 7300 7400 7401 7402
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=6 CMD ["ordering-service", "probe"]
 CMD ["ordering-service", "--help"]

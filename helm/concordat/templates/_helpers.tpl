@@ -59,6 +59,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- join "," $all -}}
 {{- end -}}
 
+{{/* host:port of the relays of this release's gateways, comma-separated. With autoscaling, of those that there may be. */}}
+{{- define "concordat.relayAddresses" -}}
+{{- $root := . -}}
+{{- $count := ternary .Values.gateways.autoscaling.maxReplicas .Values.gateways.replicas .Values.gateways.autoscaling.enabled | int -}}
+{{- $domain := default (printf "%s-gateways.%s.svc.%s" (include "concordat.fullname" .) .Release.Namespace .Values.clusterDomain) .Values.gateways.advertiseDomain -}}
+{{- $all := list -}}
+{{- range $ordinal := until $count -}}
+{{- $all = append $all (printf "%s-gateway-%d.%s:7402" (include "concordat.fullname" $root) $ordinal $domain) -}}
+{{- end -}}
+{{- join "," $all -}}
+{{- end -}}
+
 {{/* A map of settings as TOML. Helm reads every number as a float, and the services want whole ones. */}}
 {{- define "concordat.settings" -}}
 {{- range $key, $value := . }}
