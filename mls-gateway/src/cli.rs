@@ -15,8 +15,9 @@ use service_kit::{
 };
 
 use crate::{
+    demls::Times,
     dev,
-    server::{Gateway, Parts},
+    server::{DemlsParts, Gateway, Parts},
     settings::Settings,
 };
 
@@ -98,8 +99,18 @@ impl Serve {
         let network = routed(tcp_network(), config.routes);
         let incoming = listen(&network, "API", &config.listen, config.insecure_plaintext).await?;
         let admin = listen(&network, "admin", &config.admin_listen, config.insecure_plaintext).await?;
+        let relay = match &config.relay_listen {
+            Some(address) => Some(listen(&network, "relay", address, config.insecure_plaintext).await?),
+            None => None,
+        };
         let mut parts = Parts::new(config.ordering, incoming, network, Randomness::from_os());
         parts.admin = Some(admin);
+        parts.demls = config.data_dir.map(|data_dir| DemlsParts {
+            times: Times::of(config.profile),
+            relay,
+            peers: config.relay,
+            ..DemlsParts::new(data_dir)
+        });
         let gateway = Gateway::start(parts)?;
         tracing::info!(address = %gateway.address(), "serving clients");
         until_told_to_stop(&gateway).await?;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::{
     cli::{Dev, listen, until_told_to_stop},
-    server::{Gateway, Parts},
+    server::{DemlsParts, Gateway, Parts},
 };
 
 /// Nodes of the embedded cluster: it goes on if one of them fails.
@@ -25,8 +25,9 @@ pub async fn run(dev: Dev) -> anyhow::Result<()> {
     let cluster = DevCluster::start(folder.path(), NODES, DATA_SHARDS)
         .await
         .context("the embedded cluster did not start")?;
-    let gateway =
-        Gateway::start(Parts::new(cluster.api_addresses(), incoming, network, Randomness::from_os()))?;
+    let mut parts = Parts::new(cluster.api_addresses(), incoming, network, Randomness::from_os());
+    parts.demls = Some(DemlsParts::new(folder.path().join("gateway")));
+    let gateway = Gateway::start(parts)?;
     gateway.ready().await;
     println!("{}", greeting(&gateway, &cluster, &folder));
     let told = until_told_to_stop(&gateway).await;

@@ -10,7 +10,9 @@ use service_kit::status::{StatusBuilder, StatusFacts};
 use tonic::{Code, Status};
 
 use crate::{
-    limits::{NO_QUORUM_RETRY_AFTER, OUTCOME_UNKNOWN_RETRY_AFTER, OVERLOADED_RETRY_AFTER},
+    limits::{
+        NO_QUORUM_RETRY_AFTER, OUTCOME_UNKNOWN_RETRY_AFTER, OVERLOADED_RETRY_AFTER, RECONCILING_RETRY_AFTER,
+    },
     mls::{CommitInvalid, ParseError},
 };
 
@@ -88,6 +90,15 @@ pub enum GatewayError {
     /// A log did not have the hashes that its entries give.
     #[error("the log that a node showed does not fit its hashes ({0}); it was not passed on")]
     LogMismatch(String),
+    /// Branches are being brought together.
+    #[error("branches of this group are being brought together; submit the same bytes again in a moment")]
+    Reconciling,
+    /// The gateway can not trust its storage.
+    #[error("{0}")]
+    Storage(String),
+    /// DeMLS groups need a disk.
+    #[error("this gateway keeps no data, so it serves no DeMLS groups; start it with --data-dir")]
+    NoStorage,
     /// A node answered with something that does not answer the question.
     #[error(
         "an ordering node gave an answer that does not fit ({0}); check that all services run the same version"
@@ -125,7 +136,9 @@ impl GatewayError {
             Self::NoQuorum | Self::Unreachable(_) | Self::Stopping => Reason::NoQuorum,
             Self::OutcomeUnknown => Reason::OutcomeUnknown,
             Self::Overloaded { .. } => Reason::Overloaded,
-            Self::LogMismatch(_) | Self::Protocol(_) => Reason::Storage,
+            Self::Reconciling => Reason::Reconciling,
+            Self::NoStorage => Reason::WrongKind,
+            Self::LogMismatch(_) | Self::Protocol(_) | Self::Storage(_) => Reason::Storage,
         }
     }
 
@@ -133,6 +146,7 @@ impl GatewayError {
         match self {
             Self::NoQuorum | Self::Unreachable(_) | Self::Stopping => Some(NO_QUORUM_RETRY_AFTER),
             Self::OutcomeUnknown => Some(OUTCOME_UNKNOWN_RETRY_AFTER),
+            Self::Reconciling => Some(RECONCILING_RETRY_AFTER),
             Self::Overloaded { retry_after, .. } => Some(*retry_after),
             _ => None,
         }
@@ -248,6 +262,7 @@ mod tests {
         for error in [
             GatewayError::NoQuorum,
             GatewayError::OutcomeUnknown,
+            GatewayError::Reconciling,
             GatewayError::overloaded("a queue", 3),
             GatewayError::Stopping,
         ] {

@@ -1,12 +1,14 @@
 //! The gateway: what messengers talk to.
 //!
 //! A call is read and authenticated ([`api`], [`identity`]), a public handshake is validated ([`mls`]), a submission is brought to the
-//! leader of its group's shard ([`cluster`]), and what the cluster accepts is fanned out to every subscriber ([`fanout`]). The gateway
-//! keeps nothing that it could not read again from the cluster.
+//! leader of its group's shard ([`cluster`]), and what the cluster accepts is fanned out to every subscriber ([`fanout`]). Of `mls`
+//! groups the gateway keeps nothing that it could not read again from the cluster; DeMLS groups it carries on without a quorum ([`demls`]),
+//! together with other gateways ([`relay`]).
 
 pub mod api;
 pub mod cli;
 pub mod cluster;
+pub mod demls;
 pub mod dev;
 pub mod error;
 pub mod fanout;
@@ -15,6 +17,7 @@ pub mod limits;
 pub mod metrics;
 pub mod mls;
 pub mod modes;
+pub mod relay;
 pub mod server;
 pub mod settings;
 pub mod wire;

@@ -122,6 +122,88 @@ pub const MISMATCHES_MAX: u32 = 3;
 /// Pause before a group that the followed node does not know yet is asked for again.
 pub const FOLLOW_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+// --- DeMLS groups ---
+
+/// Length of a dmls_epoch, in bytes: KDF.Nh of the cipher suites there are.
+pub const DMLS_EPOCH_BYTES: std::ops::RangeInclusive<usize> = 32..=64;
+/// Leaves of a tree in which members are looked for.
+pub const LEAF_INDEX_MAX: u32 = 1 << 16;
+/// DeMLS groups that a gateway serves at the same time. It can not let go of one before the cluster stops waiting for it.
+pub const DEMLS_GROUPS_MAX: usize = 20_000;
+/// Groups whose kind is remembered.
+pub const KINDS_MAX: usize = 100_000;
+/// Payload of one group's branches, in bytes.
+pub const BRANCH_BYTES_PER_GROUP_MAX: usize = 256 * 1024 * 1024;
+/// Public states of one group that are kept at the same time: the head, and the ends of a few branches.
+pub const STATES_PER_GROUP_MAX: usize = 4;
+/// Commits that are gone through from the nearest GroupInfo to a state.
+pub const REPLAY_COMMITS_MAX: usize = 1024;
+/// Entries of the log that are looked through for the proposals of one state.
+pub const PROPOSAL_SEARCH_ENTRIES_MAX: u64 = 8192;
+
+/// Entries of a followed log that wait to be written.
+pub const LOG_QUEUE_ENTRIES_MAX: usize = 4096;
+/// Their payload, in bytes.
+pub const LOG_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Entries that are written at a time.
+pub const LOG_BATCH_ENTRIES: usize = 256;
+/// Entries that one subscriber reads from the disk at a time.
+pub const SUBSCRIBER_READ_ENTRIES: usize = 64;
+/// Payload of such a read, in bytes.
+pub const SUBSCRIBER_READ_BYTES: usize = 1024 * 1024;
+/// Known branch entries that a subscriber may name.
+pub const KNOWN_BRANCH_ENTRIES_MAX: usize = 4096;
+/// Branch entries in one request or answer.
+pub const BRANCH_IDS_MAX: usize = 1024;
+/// Payload of branch entries in one request or answer, in bytes.
+pub const BRANCH_PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long a submission waits for the mode to be decided before its client is told to come back.
+pub const MODE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a submission waits for the state that it was made in to become known here.
+pub const PARENT_PATIENCE: Duration = Duration::from_secs(1);
+/// What a client is told to wait while branches are brought together.
+pub const RECONCILING_RETRY_AFTER: Duration = Duration::from_millis(200);
+/// Pause before the cluster is told again what it has not recorded yet.
+pub const REPORT_PAUSE: Duration = Duration::from_millis(500);
+/// Pause before a registration or an acknowledgement that failed is tried again.
+pub const DUTY_PAUSE: Duration = Duration::from_millis(500);
+
+// --- The relay between gateways ---
+
+/// Peers that a gateway is configured with.
+pub const RELAY_PEERS_MAX: usize = 64;
+/// Links between two gateways that pass something on for one another.
+pub const RELAY_HOPS_MAX: u32 = 8;
+/// Gateways in one announcement.
+pub const RELAY_REACH_MAX: usize = 256;
+/// One message between gateways, in bytes.
+pub const RELAY_MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How often a gateway says whom it reaches.
+pub const RELAY_HEARTBEAT: Duration = Duration::from_millis(100);
+/// Silence after which a link counts as cut.
+pub const RELAY_SILENCE_MAX: Duration = Duration::from_millis(400);
+/// Pause before a peer is dialed again.
+pub const RELAY_RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+/// How long one request to another gateway may take.
+pub const RELAY_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a command that is passed on may take.
+pub const RELAY_FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long changes are gathered before others are told of them.
+pub const RELAY_DIGEST_PAUSE: Duration = Duration::from_millis(20);
+/// How often the log is asked for from a gateway that reaches a quorum, while this one reaches none.
+pub const RELAY_LOG_PAUSE: Duration = Duration::from_millis(200);
+/// Digests in one message.
+pub const RELAY_DIGESTS_MAX: usize = 4096;
+/// Ids that an asker may name as known.
+pub const RELAY_HAVE_MAX: usize = 65_536;
+/// How long a sequencer that is not ready yet is waited for before the next one is asked.
+pub const SEQUENCER_PATIENCE: Duration = Duration::from_millis(400);
+/// Pause before a sequencer that is not ready yet is asked again.
+pub const SEQUENCER_PAUSE: Duration = Duration::from_millis(20);
+/// How long a second gateway may take to write an entry before the answer names one copy.
+pub const SECOND_COPY_PATIENCE: Duration = Duration::from_millis(500);
+
 // --- Clients, KeyPackages, Welcomes ---
 
 /// Entries in one page for a client.

@@ -23,6 +23,14 @@ const FOLLOW_SWITCHES: &str = "concordat_gateway_follow_switches_total";
 const LOG_MISMATCHES: &str = "concordat_gateway_log_mismatches_total";
 const MODE: &str = "concordat_gateway_shard_mode";
 const MODE_CHANGES: &str = "concordat_gateway_mode_changes_total";
+const GROUPS_IN_MODE: &str = "concordat_gateway_groups";
+const GROUP_MODE_CHANGES: &str = "concordat_gateway_group_mode_changes_total";
+const OPEN_BRANCHES: &str = "concordat_gateway_open_branches";
+const FORKED_SECONDS: &str = "concordat_gateway_forked_seconds";
+const BRANCH_ENTRIES: &str = "concordat_gateway_branch_entries_total";
+const REPORTED: &str = "concordat_gateway_reported_entries_total";
+const RELAY_LINKS: &str = "concordat_gateway_relay_links";
+const RELAY_REFUSED: &str = "concordat_gateway_relay_refused_total";
 
 /// Every metric: its name, what kind it is, and what it says. `docs/metrics.md` lists them.
 pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
@@ -49,6 +57,22 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     (LOG_MISMATCHES, Kind::Counter, "Logs that a node showed and that did not fit their hashes"),
     (MODE, Kind::Gauge, "Mode of a shard: 1 ordered, 2 suspect, 3 unavailable"),
     (MODE_CHANGES, Kind::Counter, "Changes of a shard's mode, by the mode entered"),
+    (GROUPS_IN_MODE, Kind::Gauge, "DeMLS groups served, by mode"),
+    (GROUP_MODE_CHANGES, Kind::Counter, "Changes of a DeMLS group's mode, by the mode entered"),
+    (
+        OPEN_BRANCHES,
+        Kind::Gauge,
+        "DeMLS groups that are not simply ordered: without a quorum, or with entries that the log lacks",
+    ),
+    (FORKED_SECONDS, Kind::Seconds, "How long a DeMLS group carried on without a quorum"),
+    (
+        BRANCH_ENTRIES,
+        Kind::Counter,
+        "Branch entries accepted, by who has them: here alone, or a second gateway, too",
+    ),
+    (REPORTED, Kind::Counter, "Branch entries that the cluster learnt from this gateway"),
+    (RELAY_LINKS, Kind::Gauge, "Other gateways that are heard"),
+    (RELAY_REFUSED, Kind::Counter, "What other gateways brought and was refused, by reason"),
 ];
 
 /// What kind a metric is.
@@ -163,6 +187,40 @@ pub(crate) fn log_mismatch() {
 pub(crate) fn mode(shard: u32, number: u8, name: &'static str) {
     gauge!(MODE, "shard" => shard.to_string()).set(f64::from(number));
     counter!(MODE_CHANGES, "shard" => shard.to_string(), "mode" => name).increment(1);
+}
+
+/// A DeMLS group is in another mode now; before, it was in none if it is new.
+pub(crate) fn group_mode(from: Option<&'static str>, to: &'static str) {
+    if let Some(from) = from {
+        gauge!(GROUPS_IN_MODE, "mode" => from).decrement(1.0);
+    }
+    gauge!(GROUPS_IN_MODE, "mode" => to).increment(1.0);
+    counter!(GROUP_MODE_CHANGES, "mode" => to).increment(1);
+}
+
+pub(crate) fn open_branches(groups: usize) {
+    gauge!(OPEN_BRANCHES).set(groups as f64);
+}
+
+pub(crate) fn forked_for(time: Duration) {
+    histogram!(FORKED_SECONDS).record(time);
+}
+
+pub(crate) fn branch_entry(copies: u32) {
+    let held = if copies > 1 { "two" } else { "one" };
+    counter!(BRANCH_ENTRIES, "copies" => held).increment(1);
+}
+
+pub(crate) fn reported(entries: u64) {
+    counter!(REPORTED).increment(entries);
+}
+
+pub(crate) fn relay_links(links: usize) {
+    gauge!(RELAY_LINKS).set(links as f64);
+}
+
+pub(crate) fn relay_refused(reason: &'static str) {
+    counter!(RELAY_REFUSED, "reason" => reason).increment(1);
 }
 
 #[cfg(test)]

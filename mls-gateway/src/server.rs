@@ -1,6 +1,6 @@
 //! Puts the parts of a gateway together, serves them, and takes them down again.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use concordat_proto::{FILE_DESCRIPTOR_SET, gateway::v1::gateway_server::GatewayServer};
 use service_kit::{
@@ -10,12 +10,18 @@ use service_kit::{
     rng::Randomness,
     shutdown::Drain,
 };
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 
 use crate::{
     api::Api,
     cluster::Cluster,
+    demls::{
+        Registry, Times,
+        path::Paths,
+        store::{Store, StoreError},
+    },
     fanout::Fanout,
     identity::{Authenticator, TrustMetadata},
     limits::{
@@ -25,6 +31,7 @@ use crate::{
     metrics,
     mls::Validator,
     modes::Mode,
+    relay::{self, Relay, listen_to_peers},
 };
 
 /// Why a gateway could not be started.
@@ -33,6 +40,12 @@ pub enum StartError {
     /// No ordering node was named.
     #[error("no ordering node is named; name at least one with --ordering host:port")]
     NoOrderingNode,
+    /// The storage can not be used.
+    #[error(transparent)]
+    Storage(#[from] StoreError),
+    /// A peer's address can not be used.
+    #[error("a relay address is not usable ({0}); expected host:port")]
+    Peer(tonic::transport::Error),
     /// Metrics could not be set up.
     #[error(transparent)]
     Metrics(#[from] RecorderError),
@@ -55,12 +68,34 @@ pub struct Parts {
     pub rng: Randomness,
     /// Who calls.
     pub authenticator: Arc<dyn Authenticator>,
+    /// What it serves DeMLS groups with, if it does.
+    pub demls: Option<DemlsParts>,
+}
+
+/// What a gateway serves DeMLS groups with.
+pub struct DemlsParts {
+    /// Where it keeps what it must not forget.
+    pub data_dir: PathBuf,
+    /// When it believes what.
+    pub times: Times,
+    /// Where other gateways connect, if they do.
+    pub relay: Option<Incoming>,
+    /// host:port of other gateways' relays.
+    pub peers: Vec<String>,
+}
+
+impl DemlsParts {
+    /// Data in `data_dir`, the times of a local network, no other gateways.
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self { data_dir, times: Times::default(), relay: None, peers: Vec::new() }
+    }
 }
 
 impl Parts {
     /// A gateway that believes what its callers say about who they are.
     pub fn new(ordering: Vec<String>, incoming: Incoming, network: SharedNetwork, rng: Randomness) -> Self {
-        Self { ordering, incoming, admin: None, network, rng, authenticator: Arc::new(TrustMetadata) }
+        let authenticator = Arc::new(TrustMetadata);
+        Self { ordering, incoming, admin: None, network, rng, authenticator, demls: None }
     }
 }
 
@@ -83,19 +118,33 @@ impl Gateway {
         let recorder = recorder()?;
         metrics::describe();
         let (drain, readiness) = (Drain::new(), Readiness::new());
-        let cluster = Arc::new(Cluster::connect(&parts.ordering, parts.network, &parts.rng));
+        let store = match &parts.demls {
+            Some(demls) => Some(Arc::new(Store::open(&demls.data_dir, &parts.rng)?)),
+            None => None,
+        };
+        let gateway_id = store.as_ref().map(|store| store.gateway_id());
+        let network = Arc::clone(&parts.network);
+        let cluster = Arc::new(Cluster::connect(&parts.ordering, parts.network, &parts.rng, gateway_id));
         let (fanout, sweeper) = Fanout::start(Arc::clone(&cluster));
+        let mut tasks = vec![sweeper];
+        let demls = match (parts.demls, store) {
+            (Some(parts), Some(store)) => {
+                Some(start_demls(parts, store, &cluster, &network, &drain, &mut tasks)?)
+            }
+            _ => None,
+        };
         let api = Api {
             validator: Arc::new(Validator::new(Arc::clone(&cluster.reader) as _)),
             cluster,
             fanout,
+            demls,
             authenticator: parts.authenticator,
             rng: parts.rng,
             drain: drain.clone(),
         };
         let (address, admin_address) =
             (parts.incoming.local_addr(), parts.admin.as_ref().map(Incoming::local_addr));
-        let mut tasks = vec![sweeper, serve(parts.incoming, api.clone(), drain.clone())?];
+        tasks.push(serve(parts.incoming, api.clone(), drain.clone())?);
         tasks.push(spawn(watch_readiness(readiness.part("cluster"), api.clone(), drain.clone())));
         if let Some(admin) = parts.admin {
             let (readiness, drain) = (readiness.clone(), drain.clone());
@@ -126,6 +175,11 @@ impl Gateway {
     /// Groups that are followed upstream.
     pub fn followed_groups(&self) -> usize {
         self.api.fanout.followed_groups()
+    }
+
+    /// Its DeMLS groups, if it serves any.
+    pub fn demls(&self) -> Option<&Arc<Registry>> {
+        self.api.demls.as_ref()
     }
 
     /// Completes when the gateway has begun to stop, which it also does if it cannot serve any more.
@@ -171,6 +225,56 @@ fn serve(incoming: Incoming, api: Api, drain: Drain) -> Result<AbortOnDropHandle
         log_end("the API", served.map_err(io::Error::other), &drain);
         drop(hold);
     }))
+}
+
+/// Takes up the DeMLS groups of the storage, and the links to other gateways.
+fn start_demls(
+    parts: DemlsParts,
+    store: Arc<Store>,
+    cluster: &Arc<Cluster>,
+    network: &SharedNetwork,
+    drain: &Drain,
+    tasks: &mut Vec<AbortOnDropHandle<()>>,
+) -> Result<Arc<Registry>, StartError> {
+    let (bound, cluster_id) = watch::channel(store.cluster());
+    let relay = Relay::new(store.gateway_id(), cluster_id);
+    let (paths, looking) = Paths::start(Arc::clone(cluster), Arc::clone(&relay), parts.times.quorum_ttl);
+    let registry = Registry::start(Arc::clone(&store), paths, parts.times)?;
+    tasks.push(looking);
+    tasks.push(spawn(bind(store, cluster.board.cluster_id(), bound, drain.clone())));
+    let address = parts.relay.as_ref().map(|relay| relay.local_addr().to_string()).unwrap_or_default();
+    let peers = listen_to_peers(&relay, &registry, &parts.peers, network, &address);
+    tasks.extend(peers.map_err(StartError::Peer)?);
+    if let Some(incoming) = parts.relay {
+        let (served, drain) =
+            (relay::serve(incoming, relay, Arc::clone(&registry), address, drain.clone()), drain.clone());
+        tasks.push(spawn(async move { log_end("the relay", served.await, &drain) }));
+    }
+    Ok(registry)
+}
+
+/// Ties the storage to the cluster that the nodes belong to. With another one's data a gateway does not go on.
+async fn bind(
+    store: Arc<Store>,
+    mut cluster_id: watch::Receiver<Option<String>>,
+    bound: watch::Sender<Option<String>>,
+    drain: Drain,
+) {
+    loop {
+        let Ok(Some(id)) = cluster_id.wait_for(Option::is_some).await.map(|id| id.clone()) else { return };
+        let (named, binding) = (id.clone(), Arc::clone(&store));
+        match tokio::task::spawn_blocking(move || binding.bind(&named)).await {
+            Ok(Ok(())) => _ = bound.send_replace(Some(id)),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "this gateway can not go on");
+                return drain.begin();
+            }
+            Err(_) => return,
+        }
+        if cluster_id.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Ready from the first quorum on. Losing it later does not make a gateway less ready: it still answers reads, and tells its clients

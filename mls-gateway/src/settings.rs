@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use ordering_service::raft::timing::Profile;
 use serde::{Deserialize, Serialize};
 use service_kit::{
     resolve::Route,
     settings::{SettingsError, check_address},
 };
+
+use crate::limits::RELAY_PEERS_MAX;
 
 /// Everything that can be set. A key of the file is the flag's name with `_` for `-`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
@@ -25,10 +28,24 @@ pub struct Settings {
     #[arg(long, env = "CONCORDAT_ORDERING", value_delimiter = ',', num_args = 1.., value_name = "HOST:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ordering: Option<Vec<String>>,
-    /// Where the gateway may keep data. It keeps none as long as it has a quorum.
+    /// Where the gateway keeps its copy of DeMLS groups, their branches and what it promised. Without it, it serves no DeMLS groups.
     #[arg(long, env = "CONCORDAT_DATA_DIR", value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
+    /// host:port where other gateways connect. Without it, they are not served.
+    #[arg(long, env = "CONCORDAT_RELAY_LISTEN", value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay_listen: Option<String>,
+    /// host:port of the relay of another gateway, which must name this one in turn. Repeat for each; separate them by commas in the
+    /// environment.
+    #[arg(long, env = "CONCORDAT_RELAY", value_delimiter = ',', value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Vec<String>>,
+    /// How far apart the ordering nodes are, as they are told it: lan, region or wan [default: lan]. It decides how soon a DeMLS group
+    /// carries on without a quorum.
+    #[arg(long, env = "CONCORDAT_PROFILE", value_name = "PROFILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     /// Reach an ordering node's or gateway's address in another way than it is known by, such as through a forwarded port. Repeat for each; separate
     /// them by commas in the environment.
     #[arg(long, env = "CONCORDAT_RESOLVE", value_delimiter = ',', value_name = "ADDRESS=INSTEAD")]
@@ -53,8 +70,14 @@ pub struct Config {
     pub admin_listen: String,
     /// host:port of ordering nodes, at least one.
     pub ordering: Vec<String>,
-    /// Where the gateway may keep data.
+    /// Where the gateway keeps what it must not forget.
     pub data_dir: Option<PathBuf>,
+    /// host:port where other gateways connect.
+    pub relay_listen: Option<String>,
+    /// host:port of other gateways' relays.
+    pub relay: Vec<String>,
+    /// How far apart the ordering nodes are.
+    pub profile: Profile,
     /// Addresses that are reached in another way than they are known by.
     pub routes: Vec<Route>,
     /// Accept connections without TLS from other machines.
@@ -69,6 +92,9 @@ impl Settings {
             admin_listen: Some("127.0.0.1:7401".into()),
             ordering: None,
             data_dir: None,
+            relay_listen: None,
+            relay: None,
+            profile: Some(Profile::default().to_string()),
             resolve: None,
             insecure_plaintext: Some(false),
             log_json: Some(false),
@@ -88,7 +114,24 @@ impl Settings {
         if self.data_dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
             return Err(SettingsError::value("data_dir", "a directory", "an empty name"));
         }
+        let relay = self.relay.unwrap_or_default();
+        relay.iter().try_for_each(|peer| check_address("relay", peer))?;
+        self.relay_listen.as_ref().map_or(Ok(()), |listen| check_address("relay_listen", listen))?;
+        if relay.len() > RELAY_PEERS_MAX {
+            let (expected, got) = (format!("at most {RELAY_PEERS_MAX} gateways"), relay.len());
+            return Err(SettingsError::value("relay", expected, got));
+        }
+        if self.data_dir.is_none() && (self.relay_listen.is_some() || !relay.is_empty()) {
+            return Err(SettingsError::value("data_dir", "a directory, because a relay is set", "nothing"));
+        }
+        let profile = self.profile.unwrap_or_default();
+        let profile = if profile.is_empty() { Ok(Profile::default()) } else { profile.parse() };
+        let profile =
+            profile.map_err(|_| SettingsError::value("profile", "lan, region or wan", "another name"))?;
         Ok(Config {
+            relay_listen: self.relay_listen,
+            relay,
+            profile,
             listen: address("listen", self.listen)?,
             admin_listen: address("admin_listen", self.admin_listen)?,
             ordering,
@@ -115,12 +158,15 @@ mod tests {
     fn each_value_is_checked_and_named() {
         let complete = || Settings { ordering: Some(vec!["n:7100".into()]), ..Settings::defaults() };
         assert!(complete().config().is_ok());
-        let wrong: [(&str, Spoil); 5] = [
+        let wrong: [(&str, Spoil); 8] = [
             ("ordering", |s| s.ordering = Some(Vec::new())),
             ("ordering", |s| s.ordering = Some(vec!["n:7100".into(), "n".into()])),
             ("listen", |s| s.listen = Some("7400".into())),
             ("admin_listen", |s| s.admin_listen = Some("h:x".into())),
             ("data_dir", |s| s.data_dir = Some("".into())),
+            ("data_dir", |s| s.relay = Some(vec!["g:7402".into()])),
+            ("relay", |s| s.relay = Some(vec!["g".into()])),
+            ("profile", |s| s.profile = Some("moon".into())),
         ];
         for (key, spoil) in wrong {
             let mut settings = complete();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use concordat_proto::{
+    convert,
     gateway::v1::{
         CloseGroupRequest, CloseGroupResponse, CreateGroupRequest, CreateGroupResponse, SetPolicyRequest,
         SetPolicyResponse,
@@ -11,12 +12,13 @@ use concordat_proto::{
     log::v1::{self as log, content::Content},
     ordering::v1::{AssignGroup, Command, GroupSubmission, command},
 };
-use group_log::{ClientId, GroupId, limits::MAX_PAST_EPOCHS};
+use group_log::{ClientId, GroupId, hash::create_state_id, limits::MAX_PAST_EPOCHS};
 use tokio::time::timeout;
 
 use super::{Api, group_id};
 use crate::{
     cluster::Final,
+    demls::states::first_members,
     error::GatewayError,
     limits::{DIRECTORY_SHARD, READ_DEADLINE, SHARDS_MAX},
     mls,
@@ -36,13 +38,26 @@ impl Api {
         if let Some(policy) = &request.policy {
             check_policy(policy)?;
         }
-        let state = self.validator.check_create(info).await?;
+        let is_demls = request.kind == i32::from(log::GroupKind::Demls);
+        let mut facts = None;
+        let state = if is_demls {
+            self.registry()?;
+            let state = create_state_id(&group_id, epoch, &request.group_info);
+            facts = convert::facts_out(&first_members(info, &state)?);
+            None
+        } else {
+            self.validator.check_create(info).await?
+        };
         let shard = self.assign(&group_id).await?;
         self.cluster.locator.learn(group_id.clone(), shard);
         let create =
             log::Create { kind: request.kind, policy: request.policy, group_info: request.group_info };
-        let submission = submission(&group_id, author, epoch, Content::Create(create));
+        let submission =
+            GroupSubmission { facts, ..submission(&group_id, author, epoch, Content::Create(create)) };
         let accepted = self.order_plain(submission, &group_id).await?;
+        if is_demls {
+            self.registry()?.used(&group_id).await?;
+        }
         self.validator.created(&group_id, state, &accepted).await;
         Ok(CreateGroupResponse { accepted: Some(accepted) })
     }

@@ -1,5 +1,7 @@
 //! The public API (`concordat.gateway.v1`), one file per concern. What all of them share is here.
 
+mod branches;
+mod demls;
 mod groups;
 mod key_packages;
 mod read;
@@ -23,6 +25,7 @@ use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use crate::{
     cluster::{Cluster, Final},
+    demls::Registry,
     error::GatewayError,
     fanout::Fanout,
     identity::Authenticator,
@@ -36,6 +39,8 @@ pub struct Api {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) validator: Arc<Validator>,
     pub(crate) fanout: Arc<Fanout>,
+    /// DeMLS groups, if this gateway serves any.
+    pub(crate) demls: Option<Arc<Registry>>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) rng: Randomness,
     pub(crate) drain: Drain,
@@ -69,7 +74,11 @@ impl Api {
         let shard = self.available(group_id).await?;
         let command = Command { command: Some(command::Command::Group(submission)) };
         let outcome = self.cluster.router.submit(shard, &command).await?;
-        let Final::Refused(refused) = outcome else { return Ok(outcome) };
+        let refused = match outcome {
+            Final::Refused(refused) => refused,
+            Final::Reconciling(_) => return Err(GatewayError::Reconciling),
+            outcome => return Ok(outcome),
+        };
         let error = GatewayError::Refused(refused);
         if error.reason() == concordat_proto::log::v1::Reason::WrongShard {
             self.cluster.locator.forget(group_id);
@@ -86,6 +95,9 @@ impl Api {
         match self.order(submission, group_id).await? {
             Final::Accepted(accepted) => {
                 self.fanout.expect(group_id, accepted.seq);
+                if let Some(registry) = &self.demls {
+                    registry.expect(group_id, accepted.seq);
+                }
                 Ok(accepted)
             }
             _ => Err(GatewayError::Protocol("an outcome that does not belong to the command")),
@@ -145,25 +157,26 @@ impl Gateway for Api {
 
     async fn read_branch_entries(
         &self,
-        _: tonic::Request<concordat_proto::gateway::v1::ReadBranchEntriesRequest>,
-    ) -> Result<tonic::Response<concordat_proto::gateway::v1::ReadBranchEntriesResponse>, tonic::Status> {
-        Err(tonic::Status::unimplemented("this version does not keep branches"))
+        request: Request<pb::ReadBranchEntriesRequest>,
+    ) -> Result<Response<pb::ReadBranchEntriesResponse>, Status> {
+        self.client(request.metadata())?;
+        Ok(Response::new(self.read_branch(request.into_inner()).await?))
     }
 
     async fn offer_branch_entries(
         &self,
-        _: tonic::Request<concordat_proto::gateway::v1::OfferBranchEntriesRequest>,
-    ) -> Result<tonic::Response<concordat_proto::gateway::v1::OfferBranchEntriesResponse>, tonic::Status>
-    {
-        Err(tonic::Status::unimplemented("this version does not keep branches"))
+        request: Request<pb::OfferBranchEntriesRequest>,
+    ) -> Result<Response<pb::OfferBranchEntriesResponse>, Status> {
+        self.client(request.metadata())?;
+        Ok(Response::new(self.offer_branch(request.into_inner()).await?))
     }
 
     async fn upload_branch_entries(
         &self,
-        _: tonic::Request<concordat_proto::gateway::v1::UploadBranchEntriesRequest>,
-    ) -> Result<tonic::Response<concordat_proto::gateway::v1::UploadBranchEntriesResponse>, tonic::Status>
-    {
-        Err(tonic::Status::unimplemented("this version does not keep branches"))
+        request: Request<pb::UploadBranchEntriesRequest>,
+    ) -> Result<Response<pb::UploadBranchEntriesResponse>, Status> {
+        self.client(request.metadata())?;
+        Ok(Response::new(self.upload_branch(request.into_inner()).await?))
     }
 
     async fn get_head(

@@ -1,23 +1,51 @@
 //! Reading a group's log and its head.
 
+use std::sync::Arc;
+
 use concordat_proto::{
     gateway::v1::{
         GetGroupInfoRequest, GetGroupInfoResponse, GetHeadRequest, GetHeadResponse, ReadEntriesRequest,
         ReadEntriesResponse,
     },
-    log::v1::CanonicalCursor,
+    log::v1::{CanonicalCursor, GroupKind},
 };
-use group_log::ChainHash;
+use group_log::{ChainHash, Cursor, GroupId, check_cursor, fork::Mode};
+use tokio::time::timeout;
 
 use super::{Api, group_id, subscribe::canonical};
 use crate::{
     cluster::LogReader,
+    demls::{Group, store::StoreError, subscription::for_client},
     error::GatewayError,
-    fanout::verify_page,
-    limits::{READ_PAGE_DEFAULT, READ_PAGE_MAX},
+    fanout::{cursor_error, verify_page},
+    limits::{BRANCH_PAGE_BYTES, MODE_PATIENCE, READ_DEADLINE, READ_PAGE_DEFAULT, READ_PAGE_MAX},
 };
 
 impl Api {
+    /// A DeMLS group, whose log is read from the copy here; for a linearizable read once that has everything.
+    async fn copied(
+        &self,
+        group_id: &GroupId,
+        linearizable: bool,
+    ) -> Result<Option<Arc<Group>>, GatewayError> {
+        let Some(registry) = &self.demls else { return Ok(None) };
+        if registry.kind(group_id).await? != GroupKind::Demls {
+            return Ok(None);
+        }
+        let group = registry.used(group_id).await?;
+        let mut live = group.live();
+        if !*live.borrow_and_update() && group.mode() != Mode::Forked {
+            let _ = timeout(MODE_PATIENCE, live.wait_for(|live| *live)).await;
+        }
+        if linearizable {
+            self.available(group_id).await?;
+            let head = self.cluster.reader.head(group_id, true, false).await?.head;
+            registry.expect(group_id, head.seq);
+            group.wait_for_entry(head.seq, READ_DEADLINE).await?;
+        }
+        Ok(Some(group))
+    }
+
     pub(super) async fn read_page(
         &self,
         request: ReadEntriesRequest,
@@ -29,6 +57,9 @@ impl Api {
             max if max <= READ_PAGE_MAX => max,
             got => return Err(GatewayError::bad_field("max_entries", format!("0 to {READ_PAGE_MAX}"), got)),
         };
+        if let Some(group) = self.copied(&group_id, request.linearizable).await? {
+            return page_of(&group, seq, chain, max);
+        }
         if request.linearizable {
             self.available(&group_id).await?;
         }
@@ -48,6 +79,12 @@ impl Api {
 
     pub(super) async fn read_head(&self, request: GetHeadRequest) -> Result<GetHeadResponse, GatewayError> {
         let group_id = group_id(request.group_id)?;
+        if !request.linearizable
+            && let Some(group) = self.copied(&group_id, false).await?
+            && let Some(head) = group.head()?
+        {
+            return Ok(GetHeadResponse { head: Some((&head).into()) });
+        }
         if request.linearizable {
             self.available(&group_id).await?;
         }
@@ -76,4 +113,20 @@ impl Api {
         }
         Ok(GetGroupInfoResponse { group_info: answer.group_info, head: Some(answer.head) })
     }
+}
+
+/// A page of the copy that is kept here.
+fn page_of(
+    group: &Group,
+    seq: u64,
+    chain: Option<ChainHash>,
+    max: u32,
+) -> Result<ReadEntriesResponse, GatewayError> {
+    let head = group.head()?.ok_or(GatewayError::Unreachable("the log was not read yet".into()))?;
+    check_cursor(&group.rows, &head, &Cursor::Canonical { seq, chain })
+        .map_err(StoreError::from)?
+        .map_err(|error| cursor_error(&error))?;
+    let entries = group.rows.entries(seq, max as usize, BRANCH_PAGE_BYTES)?.into_iter();
+    let entries = entries.map(|stored| for_client(group, stored.entry)).collect::<Result<_, _>>()?;
+    Ok(ReadEntriesResponse { entries, head: Some((&head).into()) })
 }

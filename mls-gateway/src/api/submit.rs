@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use concordat_proto::{
     gateway::v1::{
-        SubmitRequest, SubmitResponse, SubmitStreamRequest, SubmitStreamResponse, submit_response,
+        SubmitRequest, SubmitResponse, SubmitStreamRequest, SubmitStreamResponse, submit_response::Outcome,
         submit_stream_response,
     },
     log::v1::{self as log, content::Content},
@@ -28,11 +28,11 @@ use crate::{
 };
 
 /// A submission that was read and fits together.
-struct Parsed {
-    message: MessageIn,
+pub(super) struct Parsed {
+    pub(super) message: MessageIn,
     group_info: Option<GroupInfoIn>,
     welcome: Option<Vec<Vec<u8>>>,
-    submission: GroupSubmission,
+    pub(super) submission: GroupSubmission,
 }
 
 impl Api {
@@ -112,8 +112,12 @@ impl Api {
         metrics::submission(
             kind,
             match &result {
-                Ok(SubmitResponse { outcome: Some(submit_response::Outcome::Superseded(_)) }) => "superseded",
+                Ok(SubmitResponse { outcome: Some(Outcome::Superseded(_)) }) => "superseded",
+                Ok(SubmitResponse { outcome: Some(Outcome::AcceptedProvisional(_)) }) => "provisional",
+                Ok(SubmitResponse { outcome: Some(Outcome::OnSide(_)) }) => "on_side",
+                Ok(SubmitResponse { outcome: Some(Outcome::RemoveFirst(_)) }) => "remove_first",
                 Ok(_) => "accepted",
+                Err(GatewayError::Reconciling) => "reconciling",
                 Err(GatewayError::NoQuorum | GatewayError::Unreachable(_)) => "no_quorum",
                 Err(GatewayError::OutcomeUnknown) => "unknown",
                 Err(GatewayError::Overloaded { .. }) => "overloaded",
@@ -128,6 +132,9 @@ impl Api {
         parsed: Parsed,
         turn: Option<Turn>,
     ) -> Result<SubmitResponse, GatewayError> {
+        if self.is_for_demls(&parsed).await? {
+            return self.submit_demls(parsed, turn).await;
+        }
         let turn = match turn {
             Some(turn) => Some(turn.come().await),
             None => None,
@@ -151,10 +158,10 @@ impl Api {
                     self.validator.accepted(ticket, &accepted).await;
                 }
                 self.fanout.expect(&group_id, accepted.seq);
-                Ok(SubmitResponse { outcome: Some(submit_response::Outcome::Accepted(accepted)) })
+                Ok(SubmitResponse { outcome: Some(Outcome::Accepted(accepted)) })
             }
             Final::Superseded(superseded) => {
-                Ok(SubmitResponse { outcome: Some(submit_response::Outcome::Superseded(*superseded)) })
+                Ok(SubmitResponse { outcome: Some(Outcome::Superseded(*superseded)) })
             }
             _ => Err(GatewayError::Protocol("an outcome that does not belong to the command")),
         }
@@ -254,7 +261,7 @@ struct Turns {
     stopping: bool,
 }
 
-struct Turn {
+pub(super) struct Turn {
     before: Option<oneshot::Receiver<()>>,
     done: oneshot::Sender<()>,
 }
@@ -273,7 +280,7 @@ impl Turns {
 
 impl Turn {
     /// Waits for one's turn. It ends when what is returned is dropped.
-    async fn come(self) -> oneshot::Sender<()> {
+    pub(super) async fn come(self) -> oneshot::Sender<()> {
         if let Some(before) = self.before {
             // Answered by being dropped.
             let _ = before.await;

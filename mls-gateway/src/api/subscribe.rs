@@ -1,19 +1,24 @@
 //! Following a group.
 
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
 use concordat_proto::{
+    convert,
     gateway::v1::{ModeChange, SubscribeRequest, SubscribeResponse, subscribe_response},
     log::v1 as log,
 };
-use group_log::{ChainHash, Cursor, CursorError};
+use group_log::{ChainHash, Cursor, CursorError, EntryId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{Answers, Api, group_id};
 use crate::{
+    demls::subscription as demls,
     error::GatewayError,
     fanout::{Event, Subscription, cursor_error},
-    limits::SUBSCRIBER_EVENTS_MAX,
+    limits::{KNOWN_BRANCH_ENTRIES_MAX, SUBSCRIBER_EVENTS_MAX},
 };
 
 type Events = mpsc::Sender<Result<SubscribeResponse, Status>>;
@@ -25,10 +30,42 @@ impl Api {
     ) -> Result<Answers<SubscribeResponse>, GatewayError> {
         let group_id = group_id(request.group_id)?;
         let (seq, chain) = canonical(request.cursor)?;
+        if let Some(registry) = &self.demls
+            && registry.kind(&group_id).await? == log::GroupKind::Demls
+        {
+            let group = registry.used(&group_id).await?;
+            let known = known(&request.known_branch_entries)?;
+            let paths = Arc::clone(registry.paths());
+            let subscription = demls::Subscription::open(group, paths, seq, chain, known);
+            let (events, told) = mpsc::channel(SUBSCRIBER_EVENTS_MAX);
+            tokio::spawn(self.clone().feed_demls(subscription, events));
+            return Ok(Box::pin(ReceiverStream::new(told)));
+        }
         let subscription = Subscription::open(&self.fanout, group_id, seq, chain).await?;
         let (events, told) = mpsc::channel(SUBSCRIBER_EVENTS_MAX);
         tokio::spawn(self.clone().feed(subscription, events));
         Ok(Box::pin(ReceiverStream::new(told)))
+    }
+
+    /// The same for a DeMLS group.
+    async fn feed_demls(self, mut subscription: demls::Subscription, events: Events) {
+        let error = loop {
+            let next = tokio::select! {
+                next = subscription.next() => next,
+                () = self.drain.begun() => Err(GatewayError::Stopping),
+                () = events.closed() => return,
+            };
+            let told = match next {
+                Ok(told) => told,
+                Err(error) => break error,
+            };
+            for event in told {
+                if events.send(Ok(SubscribeResponse { event: Some(event) })).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = events.send(Err(error.into())).await;
     }
 
     /// Passes on what the subscription tells, as fast as this one subscriber takes it.
@@ -51,6 +88,17 @@ impl Api {
         // A client goes on from the last entry it got, here or at another gateway.
         let _ = events.send(Err(error.into())).await;
     }
+}
+
+/// Branch entries that a subscriber has.
+fn known(ids: &[Bytes]) -> Result<BTreeSet<EntryId>, GatewayError> {
+    if ids.len() > KNOWN_BRANCH_ENTRIES_MAX {
+        let expected = format!("at most {KNOWN_BRANCH_ENTRIES_MAX}");
+        return Err(GatewayError::bad_field("known_branch_entries", expected, ids.len()));
+    }
+    ids.iter()
+        .map(|id| convert::entry_id("known_branch_entries", id).map_err(GatewayError::bad_wire))
+        .collect()
 }
 
 async fn pass_on(event: Event, events: &Events) -> Result<(), ()> {

@@ -11,6 +11,7 @@ mod submit_stream;
 
 use std::sync::Arc;
 
+use group_log::fork::GatewayId;
 use service_kit::{net::SharedNetwork, rng::Randomness};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -41,11 +42,17 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Connects to the ordering nodes at `addresses` (`host:port`), and in time to those that they name as leaders. Needs a tokio
+    /// Connects to the ordering nodes at `addresses` (`host:port`), and in time to those that they name as leaders. They are told which
+    /// `gateway` that may hold branches listens. Needs a tokio
     /// runtime. A node that cannot be reached is tried again for good; nothing is waited for here.
-    pub fn connect(addresses: &[String], network: SharedNetwork, rng: &Randomness) -> Self {
+    pub fn connect(
+        addresses: &[String],
+        network: SharedNetwork,
+        rng: &Randomness,
+        gateway: Option<GatewayId>,
+    ) -> Self {
         let board = QuorumBoard::new();
-        let pool = Pool::new(network, Arc::clone(&board));
+        let pool = Pool::new(network, Arc::clone(&board), gateway);
         for address in addresses {
             pool.node(address);
         }

@@ -8,7 +8,9 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use concordat_proto::ordering::v1::{WatchQuorumRequest, ordering_client::OrderingClient};
+use group_log::fork::GatewayId;
 use parking_lot::Mutex;
 use service_kit::net::{Connector, SharedNetwork};
 use tokio::time::{Instant, sleep, timeout};
@@ -38,6 +40,8 @@ pub struct Node {
 pub struct Pool {
     network: SharedNetwork,
     board: Arc<QuorumBoard>,
+    /// Who listens to the nodes, if it is a gateway that may hold branches.
+    gateway: Option<GatewayId>,
     nodes: Mutex<BTreeMap<String, Arc<Node>>>,
     /// The node that reads ask first: the last one that answered.
     preferred: AtomicUsize,
@@ -45,8 +49,8 @@ pub struct Pool {
 
 impl Pool {
     /// An empty pool that connects through `network` and reports to `board`.
-    pub fn new(network: SharedNetwork, board: Arc<QuorumBoard>) -> Arc<Self> {
-        Arc::new(Self { network, board, nodes: Mutex::default(), preferred: AtomicUsize::new(0) })
+    pub fn new(network: SharedNetwork, board: Arc<QuorumBoard>, gateway: Option<GatewayId>) -> Arc<Self> {
+        Arc::new(Self { network, board, gateway, nodes: Mutex::default(), preferred: AtomicUsize::new(0) })
     }
 
     /// What the nodes say about their quorum.
@@ -72,7 +76,8 @@ impl Pool {
             }
         };
         let (submissions, submit_task) = SubmitQueue::start(address.to_owned(), client.clone());
-        let watch_task = tokio::spawn(watch_quorum(Arc::downgrade(self), address.to_owned(), client.clone()));
+        let watching = watch_quorum(Arc::downgrade(self), address.to_owned(), client.clone(), self.gateway);
+        let watch_task = tokio::spawn(watching);
         let node = Arc::new(Node {
             address: address.to_owned(),
             client,
@@ -118,11 +123,16 @@ impl Pool {
 }
 
 /// Listens to what one node says about its quorum, for as long as the pool lives.
-async fn watch_quorum(pool: std::sync::Weak<Pool>, address: String, mut client: NodeClient) {
+async fn watch_quorum(
+    pool: std::sync::Weak<Pool>,
+    address: String,
+    mut client: NodeClient,
+    gateway: Option<GatewayId>,
+) {
+    let gateway_id = gateway.map(|id| Bytes::copy_from_slice(&id.0)).unwrap_or_default();
     loop {
-        if let Ok(Ok(response)) =
-            timeout(CONNECT_TIMEOUT, client.watch_quorum(WatchQuorumRequest::default())).await
-        {
+        let request = WatchQuorumRequest { gateway_id: gateway_id.clone() };
+        if let Ok(Ok(response)) = timeout(CONNECT_TIMEOUT, client.watch_quorum(request)).await {
             let mut states = response.into_inner();
             // A node sends one every 100 ms: silence means that it hangs or that the link is cut.
             while let Ok(Ok(Some(state))) = timeout(QUORUM_REPORT_TTL, states.message()).await {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use concordat_proto::ordering::v1::{NotLeader, QuorumState, ShardQuorum};
@@ -18,6 +19,7 @@ use crate::{
 pub struct QuorumBoard {
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    cluster_id: watch::Sender<Option<String>>,
 }
 
 #[derive(Default)]
@@ -41,11 +43,24 @@ struct Leader {
 impl QuorumBoard {
     /// Nothing is known yet.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), changed: watch::Sender::new(()) })
+        Arc::new(Self {
+            state: Mutex::default(),
+            changed: watch::Sender::new(()),
+            cluster_id: watch::Sender::new(None),
+        })
     }
 
     /// Takes in a node's report. Returns the addresses of the leaders it names.
     pub fn report(&self, from: &str, state: QuorumState, now: Instant) -> Vec<String> {
+        if !state.cluster_id.is_empty() {
+            self.cluster_id.send_if_modified(|known| {
+                let is_new = known.as_ref() != Some(&state.cluster_id);
+                if is_new {
+                    *known = Some(state.cluster_id.clone());
+                }
+                is_new
+            });
+        }
         let shards: BTreeMap<u32, ShardQuorum> =
             state.shards.into_iter().filter(|s| s.shard < SHARDS_MAX).map(|s| (s.shard, s)).collect();
         let mut board = self.state.lock();
@@ -109,6 +124,18 @@ impl QuorumBoard {
     /// Some node has lately reported a quorum for the shard.
     pub fn has_quorum(&self, shard: u32, now: Instant) -> bool {
         self.state.lock().reports.values().any(|r| r.is_fresh(now) && r.quorum_of(shard))
+    }
+
+    /// Shards for which some node has reported a quorum within `ttl`.
+    pub fn quorum_of_shards(&self, now: Instant, ttl: Duration) -> BTreeSet<u32> {
+        let board = self.state.lock();
+        let fresh = board.reports.values().filter(|r| now.saturating_duration_since(r.at) <= ttl);
+        fresh.flat_map(|r| r.shards.values().filter(|s| s.has_quorum).map(|s| s.shard)).collect()
+    }
+
+    /// The cluster that the nodes belong to, once one has said so.
+    pub fn cluster_id(&self) -> watch::Receiver<Option<String>> {
+        self.cluster_id.subscribe()
     }
 
     /// The node at `address` is in touch with a quorum of every shard that anybody is in touch with.

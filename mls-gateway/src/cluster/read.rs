@@ -1,21 +1,21 @@
 //! Reads: from the node that answered last, and from the others if it does not.
 
-use std::{future::Future, sync::Arc};
+use std::{collections::BTreeSet, future::Future, sync::Arc};
 
 use bytes::Bytes;
 use concordat_proto::{
-    log::v1::{CanonicalCursor, Head, InboxCursor, PendingWelcome},
+    log::v1::{BranchEntry, CanonicalCursor, Head, InboxCursor, PendingWelcome},
     ordering::v1 as pb,
 };
 use futures::future::BoxFuture;
-use group_log::{ClientId, GroupId};
+use group_log::{ClientId, EntryId, GroupId, fork};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Response, Status};
 
 use super::pool::{NodeClient, Pool};
 use crate::{
     error::{GatewayError, final_answer},
-    limits::{READ_DEADLINE, READ_TIMEOUT, RETRY_PAUSE_MAX},
+    limits::{BRANCH_IDS_MAX, READ_DEADLINE, READ_TIMEOUT, RETRY_PAUSE_MAX},
 };
 
 /// A group's head, and its newest GroupInfo if it was asked for.
@@ -75,6 +75,34 @@ impl Reader {
             linearizable,
         };
         self.ask(request, |mut client, request| async move { client.read_entries(request).await }).await
+    }
+
+    /// Payloads of branch entries that the log names, all of them, in any order.
+    pub async fn branch_entries(
+        &self,
+        group_id: &GroupId,
+        ids: &[EntryId],
+    ) -> Result<Vec<BranchEntry>, GatewayError> {
+        let mut wanted: BTreeSet<EntryId> = ids.iter().copied().collect();
+        let mut found = Vec::new();
+        while !wanted.is_empty() {
+            let next = wanted.iter().take(BRANCH_IDS_MAX).map(EntryId::to_bytes).collect();
+            let request = pb::ReadBranchEntriesRequest { group_id: group_id.to_bytes(), ids: next };
+            let call =
+                |mut client: NodeClient, request| async move { client.read_branch_entries(request).await };
+            let before = wanted.len();
+            for entry in self.ask(request, call).await?.entries {
+                let id = fork::BranchEntry::try_from(entry.clone()).map_err(GatewayError::bad_wire)?.id();
+                if wanted.remove(&id) {
+                    found.push(entry);
+                }
+            }
+            // The node asked lags, or lies: the log will be asked for again.
+            if wanted.len() == before {
+                return Err(GatewayError::Unreachable("entries of a branch are missing".into()));
+            }
+        }
+        Ok(found)
     }
 
     /// The shard that a group lives in, if it exists.

@@ -6,8 +6,11 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use concordat_proto::{
-    log::v1::{Accepted, Refused, Superseded},
-    ordering::v1::{Command, GroupAssigned, KeyPackageClaimed, KeyPackagesUploaded, WelcomesAcked, outcome},
+    log::v1::{Accepted, OnSide, Refused, RemoveFirst, Superseded},
+    ordering::v1::{
+        BranchesReported, Command, GatewayNoted, GroupAssigned, KeyPackageClaimed, KeyPackagesUploaded,
+        Outcome, Reconciling, WelcomesAcked, outcome,
+    },
 };
 use prost::Message;
 use service_kit::rng::Randomness;
@@ -41,6 +44,61 @@ pub enum Final {
     KeyPackageClaimed(KeyPackageClaimed),
     /// The Welcomes are dropped.
     WelcomesAcked(WelcomesAcked),
+    /// It is on a branch that lost.
+    OnSide(OnSide),
+    /// Members must be removed first.
+    RemoveFirst(RemoveFirst),
+    /// Branches are being brought together: not an outcome.
+    Reconciling(Reconciling),
+    /// A report was taken in.
+    BranchesReported(BranchesReported),
+    /// What was said about a gateway was taken in.
+    GatewayNoted(GatewayNoted),
+}
+
+impl From<Final> for Outcome {
+    fn from(outcome: Final) -> Self {
+        use outcome::Outcome as Wire;
+        let outcome = match outcome {
+            Final::Accepted(accepted) => Wire::Accepted(accepted),
+            Final::Superseded(superseded) => Wire::Superseded(*superseded),
+            Final::Refused(refused) => Wire::Refused(refused),
+            Final::GroupAssigned(assigned) => Wire::GroupAssigned(assigned),
+            Final::KeyPackagesUploaded(uploaded) => Wire::KeyPackagesUploaded(uploaded),
+            Final::KeyPackageClaimed(claimed) => Wire::KeyPackageClaimed(claimed),
+            Final::WelcomesAcked(acked) => Wire::WelcomesAcked(acked),
+            Final::OnSide(side) => Wire::OnSide(side),
+            Final::RemoveFirst(owed) => Wire::RemoveFirst(owed),
+            Final::Reconciling(retry) => Wire::Reconciling(retry),
+            Final::BranchesReported(reported) => Wire::BranchesReported(reported),
+            Final::GatewayNoted(noted) => Wire::GatewayNoted(noted),
+        };
+        Outcome { outcome: Some(outcome) }
+    }
+}
+
+impl Final {
+    /// The final outcome that another gateway passed on, if it is one.
+    pub fn from_outcome(outcome: Outcome) -> Option<Self> {
+        use outcome::Outcome as Wire;
+        Some(match outcome.outcome? {
+            Wire::Accepted(accepted) => Self::Accepted(accepted),
+            Wire::Superseded(superseded) => Self::Superseded(Box::new(superseded)),
+            Wire::Refused(refused) => Self::Refused(refused),
+            Wire::GroupAssigned(assigned) => Self::GroupAssigned(assigned),
+            Wire::KeyPackagesUploaded(uploaded) => Self::KeyPackagesUploaded(uploaded),
+            Wire::KeyPackageClaimed(claimed) => Self::KeyPackageClaimed(claimed),
+            Wire::WelcomesAcked(acked) => Self::WelcomesAcked(acked),
+            Wire::OnSide(side) => Self::OnSide(side),
+            Wire::RemoveFirst(owed) => Self::RemoveFirst(owed),
+            Wire::Reconciling(retry) => Self::Reconciling(retry),
+            Wire::BranchesReported(reported) => Self::BranchesReported(reported),
+            Wire::GatewayNoted(noted) => Self::GatewayNoted(noted),
+            Wire::NotLeader(_) | Wire::Unknown(_) | Wire::Overloaded(_) | Wire::CollectionClosed(_) => {
+                return None;
+            }
+        })
+    }
 }
 
 /// Routes commands to leaders.
@@ -140,13 +198,6 @@ impl Router {
             Attempt::NotSent => return Err(Again::NotSent),
         };
         match outcome.outcome {
-            Some(outcome::Outcome::Accepted(accepted)) => Ok(Final::Accepted(accepted)),
-            Some(outcome::Outcome::Superseded(superseded)) => Ok(Final::Superseded(Box::new(superseded))),
-            Some(outcome::Outcome::Refused(refused)) => Ok(Final::Refused(refused)),
-            Some(outcome::Outcome::GroupAssigned(assigned)) => Ok(Final::GroupAssigned(assigned)),
-            Some(outcome::Outcome::KeyPackagesUploaded(uploaded)) => Ok(Final::KeyPackagesUploaded(uploaded)),
-            Some(outcome::Outcome::KeyPackageClaimed(claimed)) => Ok(Final::KeyPackageClaimed(claimed)),
-            Some(outcome::Outcome::WelcomesAcked(acked)) => Ok(Final::WelcomesAcked(acked)),
             Some(outcome::Outcome::NotLeader(hint)) => {
                 self.pool.board().not_leader(shard, &node.address, &hint);
                 Err(Again::NotLeader)
@@ -155,16 +206,8 @@ impl Router {
                 message: overloaded.message,
                 after: Duration::from_millis(overloaded.retry_after_ms.into()),
             }),
-            Some(
-                outcome::Outcome::Reconciling(_)
-                | outcome::Outcome::RemoveFirst(_)
-                | outcome::Outcome::OnSide(_)
-                | outcome::Outcome::BranchesReported(_)
-                | outcome::Outcome::CollectionClosed(_)
-                | outcome::Outcome::GatewayNoted(_),
-            ) => Err(Again::Lost),
-            // An answer of a kind that this version does not know may stand for anything.
-            Some(outcome::Outcome::Unknown(_)) | None => Err(Again::Lost),
+            // An answer of a kind that this version does not know may stand for anything; gateways close no collections.
+            outcome => Final::from_outcome(Outcome { outcome }).ok_or(Again::Lost),
         }
     }
 

@@ -12,5 +12,6 @@ pub use key_package::{ParsedKeyPackage, key_package};
 pub use parse::{
     GroupInfoIn, MessageIn, MessageKind, ParseError, Problem, check_recipients, group_info, message, welcome,
 };
-pub use public_state::{CommitInvalid, PublicState, Staged};
+pub use public_state::{Checked, CommitInvalid, Membership, PublicState, Staged};
+pub(crate) use replay::{after_commit, take_in_proposal};
 pub use validate::{Handshake, Ticket, Validator};

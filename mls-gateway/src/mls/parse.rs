@@ -15,9 +15,11 @@ use openmls::{
     messages::group_info::VerifiableGroupInfo,
     prelude::{
         ContentType, MlsMessageBodyIn, MlsMessageIn, PublicMessageIn, RatchetTreeIn,
-        tls_codec::{self, Deserialize},
+        tls_codec::{self, Deserialize, VLBytes},
     },
 };
+
+use crate::limits::DMLS_EPOCH_BYTES;
 
 /// MLS 1.0 on the wire.
 const MLS10: u16 = 1;
@@ -188,12 +190,18 @@ pub struct MessageIn {
     pub kind: MessageKind,
     /// The message itself, if it is a PublicMessage; a PrivateMessage stays closed.
     pub public: Option<PublicMessageIn>,
+    /// It is a DMLSMessage: an MLSMessage followed by `opaque dmls_epoch<V>`. What that claims decides nothing here.
+    pub dmls: bool,
 }
 
-/// Reads a proposal, a commit or an application message.
+/// Reads a proposal, a commit or an application message, as an MLSMessage or a DMLSMessage.
 pub fn message(bytes: &Bytes) -> Result<MessageIn, ParseError> {
     const WHAT: &str = "message";
-    let body = decode(WHAT, bytes, MAX_COMMIT_BYTES, &[1, 2], "a public or private message")?;
+    let (body, rest) = decode_first(WHAT, bytes, MAX_COMMIT_BYTES, &[1, 2], "a public or private message")?;
+    let dmls = is_dmls_epoch(rest);
+    if !dmls {
+        ends(WHAT, bytes, rest)?;
+    }
     let (group_id, epoch, content_type, public) = match body {
         MlsMessageBodyIn::PublicMessage(m) => {
             (m.group_id().to_vec(), m.epoch().as_u64(), m.content_type(), Some(m))
@@ -215,7 +223,13 @@ pub fn message(bytes: &Bytes) -> Result<MessageIn, ParseError> {
     if kind != MessageKind::Commit {
         check_size(WHAT, bytes.len(), MAX_MESSAGE_BYTES)?;
     }
-    Ok(MessageIn { group_id: check_group_id(WHAT, group_id)?, epoch, kind, public })
+    Ok(MessageIn { group_id: check_group_id(WHAT, group_id)?, epoch, kind, public, dmls })
+}
+
+/// The bytes are `opaque dmls_epoch<V>` and nothing else.
+fn is_dmls_epoch(mut bytes: &[u8]) -> bool {
+    let epoch = VLBytes::tls_deserialize(&mut bytes);
+    bytes.is_empty() && epoch.is_ok_and(|epoch| DMLS_EPOCH_BYTES.contains(&epoch.as_slice().len()))
 }
 
 /// A GroupInfo and what is visible of it.
@@ -307,6 +321,28 @@ pub(crate) fn decode(
     allowed: &[u16],
     expected: &'static str,
 ) -> Result<MlsMessageBodyIn, ParseError> {
+    let (body, rest) = decode_first(what, bytes, limit, allowed, expected)?;
+    ends(what, bytes, rest)?;
+    Ok(body)
+}
+
+/// Nothing follows the message.
+fn ends(what: &'static str, bytes: &Bytes, rest: &[u8]) -> Result<(), ParseError> {
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let expected = bytes.len() - rest.len();
+    Err(ParseError::new(what, Problem::TrailingBytes { expected, got: bytes.len() }))
+}
+
+/// Decodes the MLSMessage that `bytes` begin with, and gives what follows it.
+fn decode_first<'b>(
+    what: &'static str,
+    bytes: &'b Bytes,
+    limit: usize,
+    allowed: &[u16],
+    expected: &'static str,
+) -> Result<(MlsMessageBodyIn, &'b [u8]), ParseError> {
     if bytes.is_empty() {
         return Err(ParseError::new(what, Problem::Missing));
     }
@@ -327,11 +363,7 @@ pub(crate) fn decode(
     let mut rest: &[u8] = bytes;
     let message = MlsMessageIn::tls_deserialize(&mut rest)
         .map_err(|error| ParseError::new(what, Problem::Undecodable { detail: detail(&error) }))?;
-    if !rest.is_empty() {
-        let expected = bytes.len() - rest.len();
-        return Err(ParseError::new(what, Problem::TrailingBytes { expected, got: bytes.len() }));
-    }
-    Ok(message.extract())
+    Ok((message.extract(), rest))
 }
 
 fn detail(error: &tls_codec::Error) -> String {

@@ -12,8 +12,8 @@ use concordat_proto::log::v1::Reason;
 use openmls::{
     group::{QueuedProposal, StagedCommit},
     prelude::{
-        LeafNodeIndex, OpenMlsCrypto, OpenMlsSignaturePublicKey, ProcessedMessageContent, ProposalStore,
-        PublicGroup, PublicMessageIn, Sender, SignaturePublicKey, Verifiable,
+        LeafNodeIndex, OpenMlsCrypto, OpenMlsSignaturePublicKey, ProcessedMessageContent, Proposal,
+        ProposalStore, PublicGroup, PublicMessageIn, Sender, SignaturePublicKey, Verifiable,
         tls_codec::{Deserialize, Serialize, Size, VLBytes},
     },
 };
@@ -62,10 +62,22 @@ pub struct PublicState {
     pub has_all_proposals: bool,
 }
 
+/// What a commit does to the membership, in leaf indices of the state it was made in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// The leaf that made it; absent for an external commit.
+    pub author: Option<u32>,
+    /// Leaves that it removes.
+    pub removes: BTreeSet<u32>,
+    /// How many it adds, an external joiner included.
+    pub adds: usize,
+}
+
 /// A commit that was validated and not accepted yet. Several can be staged on one state side by side.
 pub struct Staged {
     commit: Box<StagedCommit>,
     committer: LeafNodeIndex,
+    is_external: bool,
     committer_key: Option<SignaturePublicKey>,
     confirmation_tag: Vec<u8>,
 }
@@ -99,6 +111,11 @@ impl PublicState {
         self.group.group_context().epoch().as_u64()
     }
 
+    /// The leaves that are not empty.
+    pub fn occupied(&self) -> impl Iterator<Item = u32> + '_ {
+        self.group.members().map(|member| member.index.u32())
+    }
+
     /// What it counts for in the cache, in bytes.
     pub fn estimated_bytes(&self) -> usize {
         STATE_BYTES + self.leaves * LEAF_BYTES
@@ -118,6 +135,7 @@ impl PublicState {
         let processed = self.group.process_message(crypto, message).map_err(|e| invalid(&e))?;
         match processed.into_content() {
             ProcessedMessageContent::StagedCommitMessage(commit) => {
+                let is_external = !matches!(sender, Sender::Member(_));
                 let committer = match sender {
                     Sender::Member(index) => index,
                     _ => self.group.ext_commit_sender_index(&commit).map_err(|e| invalid(&e))?,
@@ -125,7 +143,13 @@ impl PublicState {
                 let from_path = commit.update_path_leaf_node().map(|leaf| leaf.signature_key().clone());
                 let committer_key =
                     from_path.or_else(|| self.group.leaf(committer).map(|l| l.signature_key().clone()));
-                Ok(Checked::Commit(Staged { commit, committer, committer_key, confirmation_tag }))
+                Ok(Checked::Commit(Staged {
+                    commit,
+                    committer,
+                    is_external,
+                    committer_key,
+                    confirmation_tag,
+                }))
             }
             ProcessedMessageContent::ProposalMessage(proposal)
             | ProcessedMessageContent::ExternalJoinProposalMessage(proposal) => {
@@ -156,6 +180,21 @@ impl PublicState {
 }
 
 impl Staged {
+    /// What it does to the membership.
+    pub fn membership(&self) -> Membership {
+        let removed = self.commit.remove_proposals().map(|remove| remove.remove_proposal().removed().u32());
+        let left =
+            self.commit.queued_proposals().filter_map(|queued| match (queued.proposal(), queued.sender()) {
+                (Proposal::SelfRemove, Sender::Member(index)) => Some(index.u32()),
+                _ => None,
+            });
+        Membership {
+            author: (!self.is_external).then(|| self.committer.u32()),
+            removes: removed.chain(left).collect(),
+            adds: self.commit.add_proposals().count() + usize::from(self.is_external),
+        }
+    }
+
     /// Checks that a GroupInfo describes exactly the state after this commit and was signed by the committer, so that nobody joins
     /// or rebuilds from anything else.
     pub fn check_group_info(

@@ -13,7 +13,7 @@ use super::{
 use crate::wire::content;
 
 /// Takes in an accepted proposal.
-pub(super) fn take_in_proposal(crypto: &RustCrypto, state: Option<&mut PublicState>, bytes: &Bytes) {
+pub(crate) fn take_in_proposal(crypto: &RustCrypto, state: Option<&mut PublicState>, bytes: &Bytes) {
     let Some(state) = state else { return };
     match parse::message(bytes).map(|m| m.public) {
         Ok(Some(public)) => {
@@ -27,7 +27,7 @@ pub(super) fn take_in_proposal(crypto: &RustCrypto, state: Option<&mut PublicSta
 }
 
 /// The state after an accepted commit, unless it cannot be seen from outside.
-pub(super) fn after_commit(
+pub(crate) fn after_commit(
     crypto: &RustCrypto,
     mut state: PublicState,
     bytes: &Bytes,

@@ -5,6 +5,7 @@ mod rule;
 use std::{collections::BTreeMap, sync::Arc};
 
 use concordat_proto::gateway::v1 as pb;
+use group_log::fork;
 use parking_lot::Mutex;
 use tokio::{
     sync::watch,
@@ -30,6 +31,26 @@ impl Mode {
             Mode::Suspect { .. } => (2, "suspect"),
             Mode::Unavailable => (3, "unavailable"),
         }
+    }
+}
+
+/// The name of a DeMLS group's mode, for messages and metrics.
+pub fn mode_name(mode: fork::Mode) -> &'static str {
+    match mode {
+        fork::Mode::Ordered => "ordered",
+        fork::Mode::Suspect => "suspect",
+        fork::Mode::Forked => "forked",
+        fork::Mode::Reconciling => "reconciling",
+    }
+}
+
+/// A DeMLS group's mode as subscribers see it.
+pub fn mode_to_wire(mode: fork::Mode) -> pb::Mode {
+    match mode {
+        fork::Mode::Ordered => pb::Mode::Ordered,
+        fork::Mode::Suspect => pb::Mode::Suspect,
+        fork::Mode::Forked => pb::Mode::Forked,
+        fork::Mode::Reconciling => pb::Mode::Reconciling,
     }
 }
 

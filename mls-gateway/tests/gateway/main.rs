@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is the report")]
 
 mod bad_input;
+mod branches;
 mod decoders;
 mod faults;
 mod groups;

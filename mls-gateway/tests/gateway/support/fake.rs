@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use concordat_proto::{
-    convert::refused,
+    convert::{GroupCommand, refused},
     log::v1 as log,
     ordering::v1::{
         self as pb, command,
@@ -27,11 +27,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
 
+use super::forks::Forks;
+
 const DATA_SHARD: u32 = 1;
 
 #[derive(Default)]
 pub struct State {
     pub logs: BTreeMap<Bytes, MemoryLog>,
+    /// DeMLS groups.
+    pub forks: Forks,
     /// The node that leads every shard, from 0.
     pub leader: usize,
     pub no_quorum: bool,
@@ -126,7 +130,11 @@ impl Shared {
         }
         state.applied += 1;
         let command = pb::Command::decode(command).unwrap().command.unwrap();
+        let for_group = GroupCommand::try_from(command.clone()).ok();
         let outcome = match command {
+            _ if for_group.as_ref().is_some_and(|command| state.forks.concerns(command)) => {
+                state.forks.apply(for_group.unwrap())
+            }
             command::Command::AssignGroup(_) => {
                 outcome::Outcome::GroupAssigned(pb::GroupAssigned { shard: DATA_SHARD })
             }
@@ -157,6 +165,9 @@ impl Shared {
     /// What this node shows after `seq`.
     fn entries(&self, node: usize, group_id: &Bytes, seq: u64, max: usize) -> Vec<log::Entry> {
         let state = self.state();
+        if let Some(group) = state.forks.groups.get(group_id) {
+            return group.entries(seq, max);
+        }
         let Some(group) = state.logs.get(group_id) else { return Vec::new() };
         let shown = state.laggard.filter(|(index, _)| *index == node).map_or(u64::MAX, |(_, shown)| shown);
         let mut entries: Vec<log::Entry> =
@@ -169,7 +180,8 @@ impl Shared {
 
     fn head(&self, group_id: &Bytes) -> Result<log::Head, Status> {
         let state = self.state();
-        let head = state.logs.get(group_id).and_then(|log| log.current()).map(log::Head::from);
+        let fork = state.forks.groups.get(group_id).and_then(|group| group.fork.current());
+        let head = state.logs.get(group_id).and_then(|log| log.current()).or(fork).map(log::Head::from);
         head.ok_or_else(|| StatusBuilder::new(Code::NotFound, "GROUP_NOT_FOUND", "no such group").build())
     }
 }
@@ -230,7 +242,7 @@ impl Ordering for FakeNode {
                     }
                     if !*caught_up {
                         *caught_up = true;
-                        let head = shared.head(group_id).unwrap();
+                        let Ok(head) = shared.head(group_id) else { return };
                         responses.push(subscribe_response::Response::CaughtUp(head));
                     }
                     for response in responses {
@@ -282,9 +294,11 @@ impl Ordering for FakeNode {
 
     async fn read_branch_entries(
         &self,
-        _: Request<pb::ReadBranchEntriesRequest>,
+        request: Request<pb::ReadBranchEntriesRequest>,
     ) -> Result<Response<pb::ReadBranchEntriesResponse>, Status> {
-        Err(Status::unimplemented("not faked"))
+        let pb::ReadBranchEntriesRequest { group_id, ids } = request.into_inner();
+        let entries = self.shared.state().forks.groups[&group_id].bodies(&ids);
+        Ok(Response::new(pb::ReadBranchEntriesResponse { entries }))
     }
 
     async fn get_head(
@@ -294,7 +308,11 @@ impl Ordering for FakeNode {
         let request = request.into_inner();
         let head = self.shared.head(&request.group_id)?;
         let state = self.shared.state();
-        let log = &state.logs[&request.group_id];
+        let Some(log) = state.logs.get(&request.group_id) else {
+            // DeMLS: nobody asks for the GroupInfo in these tests.
+            let answer = pb::GetHeadResponse { head: Some(head), shard: DATA_SHARD, ..Default::default() };
+            return Ok(Response::new(answer));
+        };
         let current = log.current().unwrap();
         let (group_info, group_info_epoch) = (current.group_info_seq, current.group_info_epoch);
         let group_info = match log.entry(group_info).unwrap().content {
@@ -314,7 +332,9 @@ impl Ordering for FakeNode {
         &self,
         request: Request<pb::LocateRequest>,
     ) -> Result<Response<pb::LocateResponse>, Status> {
-        let found = self.shared.state().logs.contains_key(&request.into_inner().group_id);
+        let (state, group_id) = (self.shared.state(), request.into_inner().group_id);
+        let found = state.logs.contains_key(&group_id) || state.forks.groups.contains_key(&group_id);
+        drop(state);
         Ok(Response::new(pb::LocateResponse { found, shard: DATA_SHARD }))
     }
 

@@ -192,8 +192,13 @@ impl Member {
             Content::Application(a) => &a.message,
             _ => return None,
         };
-        let message =
-            MlsMessageIn::tls_deserialize_exact(bytes).unwrap().try_into_protocol_message().unwrap();
+        self.process_message(bytes)
+    }
+
+    /// Takes in a message of somebody else. What follows it (a dmls_epoch) is not looked at.
+    pub fn process_message(&mut self, bytes: &[u8]) -> Option<String> {
+        let mut bytes = bytes;
+        let message = MlsMessageIn::tls_deserialize(&mut bytes).unwrap().try_into_protocol_message().unwrap();
         let group = self.group.as_mut().unwrap();
         match group.process_message(&self.provider, message).unwrap().into_content() {
             ProcessedMessageContent::ApplicationMessage(m) => {

@@ -1,0 +1,66 @@
+//! Branch entries: read, offered and brought by clients.
+
+use concordat_proto::{
+    convert,
+    gateway::v1::{
+        OfferBranchEntriesRequest, OfferBranchEntriesResponse, ReadBranchEntriesRequest,
+        ReadBranchEntriesResponse, UploadBranchEntriesRequest, UploadBranchEntriesResponse,
+    },
+};
+use group_log::EntryId;
+
+use super::{Api, group_id};
+use crate::{
+    demls::subscription::event,
+    error::GatewayError,
+    limits::{BRANCH_IDS_MAX, BRANCH_PAGE_BYTES},
+    relay,
+};
+
+impl Api {
+    pub(super) async fn read_branch(
+        &self,
+        request: ReadBranchEntriesRequest,
+    ) -> Result<ReadBranchEntriesResponse, GatewayError> {
+        let group = self.registry()?.used(&group_id(request.group_id)?).await?;
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for id in ids(&request.entry_ids)? {
+            let Some(found) = group.find(&id).await? else { continue };
+            bytes += found.entry.size();
+            if bytes > BRANCH_PAGE_BYTES && !entries.is_empty() {
+                break;
+            }
+            entries.push(event(found));
+        }
+        Ok(ReadBranchEntriesResponse { entries })
+    }
+
+    pub(super) async fn offer_branch(
+        &self,
+        request: OfferBranchEntriesRequest,
+    ) -> Result<OfferBranchEntriesResponse, GatewayError> {
+        let group = self.registry()?.used(&group_id(request.group_id)?).await?;
+        let mut missing = Vec::new();
+        for id in ids(&request.entry_ids)? {
+            if !group.has(&id).await? {
+                missing.push(id.to_bytes());
+            }
+        }
+        Ok(OfferBranchEntriesResponse { missing })
+    }
+
+    pub(super) async fn upload_branch(
+        &self,
+        request: UploadBranchEntriesRequest,
+    ) -> Result<UploadBranchEntriesResponse, GatewayError> {
+        let group = self.registry()?.used(&group_id(request.group_id)?).await?;
+        Ok(UploadBranchEntriesResponse { new_entries: relay::take_in(&group, request.entries).await? })
+    }
+}
+
+fn ids(ids: &[bytes::Bytes]) -> Result<Vec<EntryId>, GatewayError> {
+    if ids.len() > BRANCH_IDS_MAX {
+        return Err(GatewayError::bad_field("entry_ids", format!("at most {BRANCH_IDS_MAX}"), ids.len()));
+    }
+    ids.iter().map(|id| convert::entry_id("entry_ids", id).map_err(GatewayError::bad_wire)).collect()
+}

@@ -1,0 +1,24 @@
+//! DeMLS groups, which a gateway carries on without a quorum.
+//!
+//! Of every DeMLS group that its clients use a gateway keeps its own copy of the log and its branches ([`store`]), knows what commits do
+//! to the membership ([`states`]), and when it may decide what ([`keeper`]). It tells the cluster of everything that the log lacks.
+//! The rules are `group_log::fork`.
+
+pub mod group;
+pub mod keeper;
+pub mod leaves;
+pub mod path;
+pub mod registry;
+pub mod sequence;
+pub mod states;
+pub mod store;
+pub mod subscription;
+pub mod times;
+
+mod branch;
+mod duties;
+mod log;
+
+pub use group::{Group, GroupError};
+pub use registry::Registry;
+pub use times::Times;

@@ -1,0 +1,61 @@
+//! How long a gateway waits before it believes what.
+
+use std::time::Duration;
+
+use group_log::fork::ModeTimes;
+use ordering_service::raft::timing::{Profile, Timing};
+
+/// The times of DeMLS groups, all from the cluster's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// When the mode of a group changes.
+    pub modes: ModeTimes,
+    /// A node's report of a quorum counts for this long.
+    pub quorum_ttl: Duration,
+    /// Between two acknowledgements of a group.
+    pub ack_pause: Duration,
+}
+
+/// What the looks at the quorum and the first commit itself take, at most.
+const SLACK: Duration = Duration::from_millis(150);
+/// Nodes report a quorum every 100 ms: three may be late.
+const QUORUM_TTL_MIN: Duration = Duration::from_millis(300);
+/// How long the quorum must answer before it is trusted again.
+const STEADY: Duration = Duration::from_millis(200);
+
+impl Times {
+    /// Times for a cluster with this profile: from the loss of the quorum to the first commit on a branch it takes at most two election
+    /// timeouts, and an ordinary election causes none.
+    pub fn of(profile: Profile) -> Self {
+        let timing = Timing::of(profile);
+        let quorum_ttl = timing.suspect_quorum_after.max(QUORUM_TTL_MIN);
+        let suspect = (timing.election_max * 2).saturating_sub(quorum_ttl + SLACK);
+        Self {
+            modes: ModeTimes { suspect_ms: suspect.as_millis() as u64, steady_ms: STEADY.as_millis() as u64 },
+            quorum_ttl,
+            ack_pause: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self::of(Profile::Lan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_branch_begins_within_two_election_timeouts_and_not_within_one() {
+        for profile in [Profile::Lan, Profile::Region, Profile::Wan] {
+            let (times, timing) = (Times::of(profile), Timing::of(profile));
+            let suspect = Duration::from_millis(times.modes.suspect_ms);
+            assert!(times.quorum_ttl + suspect + SLACK <= timing.election_max * 2, "{profile}");
+            // The nodes notice an election at the latest when the longest timeout is over.
+            assert!(timing.suspect_quorum_after + suspect > timing.election_max, "{profile}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Listening to peers: each configured peer is dialed again and again, and is a neighbour for as long as it is heard.
+
+use std::sync::Arc;
+
+use concordat_proto::relay::v1::{self as pb, link_message::Message, relay_client::RelayClient};
+use group_log::fork::GatewayId;
+use service_kit::net::{Connector, SharedNetwork};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Status, Streaming, transport::Endpoint};
+
+use super::{Neighbour, Relay, repair::Repair};
+use crate::{
+    demls::Registry,
+    error::GatewayError,
+    limits::{
+        CONNECT_TIMEOUT, RELAY_DIGESTS_MAX, RELAY_MESSAGE_BYTES_MAX, RELAY_RECONNECT_PAUSE, RELAY_SILENCE_MAX,
+    },
+    metrics,
+};
+
+/// Listens to the peers at these addresses (`host:port`), for good.
+pub fn listen_to_peers(
+    relay: &Arc<Relay>,
+    registry: &Arc<Registry>,
+    peers: &[String],
+    network: &SharedNetwork,
+    address: &str,
+) -> Result<Vec<AbortOnDropHandle<()>>, tonic::transport::Error> {
+    peers
+        .iter()
+        .map(|peer| {
+            let endpoint = Endpoint::from_shared(format!("http://{peer}"))?.connect_timeout(CONNECT_TIMEOUT);
+            let channel = endpoint.connect_with_connector_lazy(Connector::new(Arc::clone(network)));
+            let client = RelayClient::new(channel)
+                .max_decoding_message_size(RELAY_MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(RELAY_MESSAGE_BYTES_MAX);
+            let peer = Peer {
+                relay: Arc::clone(relay),
+                registry: Arc::clone(registry),
+                peer: peer.clone(),
+                address: address.to_owned(),
+                client,
+            };
+            Ok(AbortOnDropHandle::new(tokio::spawn(peer.run())))
+        })
+        .collect()
+}
+
+struct Peer {
+    relay: Arc<Relay>,
+    registry: Arc<Registry>,
+    /// Where it is.
+    peer: String,
+    /// Where this gateway is.
+    address: String,
+    client: Neighbour,
+}
+
+impl Peer {
+    async fn run(mut self) {
+        let mut last_words = String::new();
+        loop {
+            if let Err(status) = self.listen().await {
+                let words = format!("{:?}: {}", status.code(), status.message());
+                // A peer that is down says the same over and over.
+                if words != last_words {
+                    tracing::info!(peer = self.peer, words, "a peer is not heard");
+                    last_words = words;
+                }
+            }
+            sleep(RELAY_RECONNECT_PAUSE).await;
+        }
+    }
+
+    /// Listens until the link is cut.
+    async fn listen(&mut self) -> Result<(), Status> {
+        let mut cluster = self.relay.cluster.clone();
+        let Ok(Some(cluster_id)) = cluster.wait_for(Option::is_some).await.map(|id| id.clone()) else {
+            return Ok(());
+        };
+        let hello = pb::Hello {
+            gateway_id: self.relay.own.0.to_vec().into(),
+            cluster_id,
+            address: self.address.clone(),
+        };
+        let request = self.relay.signed(pb::LinkRequest { hello: Some(hello) });
+        let opened = timeout(CONNECT_TIMEOUT, self.client.link(request)).await;
+        let mut messages = opened.map_err(|_| Status::deadline_exceeded("no answer in time"))??.into_inner();
+        let Some(Message::Hello(hello)) = next(&mut messages).await? else {
+            return Err(GatewayError::Protocol("a link begins with a hello").into());
+        };
+        let neighbour = self.relay.check_peer(&hello.gateway_id, &hello.cluster_id)?;
+        if neighbour == self.relay.own {
+            return Err(GatewayError::Protocol("a gateway is its own peer: check --relay").into());
+        }
+        tracing::info!(peer = self.peer, gateway = ?neighbour, "a peer is heard");
+        let link = Link { relay: &self.relay, neighbour };
+        self.relay.state.lock().neighbours.insert(neighbour, self.client.clone());
+        metrics::relay_links(self.relay.links());
+        let repair = Repair::start(Arc::clone(&self.relay), Arc::clone(&self.registry), self.client.clone());
+        loop {
+            match next(&mut messages).await? {
+                Some(Message::Reach(reach)) => {
+                    if link.relay.state.lock().reach.announced(neighbour, &reach) {
+                        link.relay.changed.send_replace(());
+                    }
+                }
+                Some(Message::Digests(digests)) if digests.groups.len() <= RELAY_DIGESTS_MAX => {
+                    repair.heard(digests.groups);
+                }
+                Some(Message::Digests(digests)) => {
+                    let expected = format!("at most {RELAY_DIGESTS_MAX}");
+                    return Err(GatewayError::bad_field("digests", expected, digests.groups.len()).into());
+                }
+                Some(Message::Hello(_)) | None => {}
+            }
+        }
+    }
+}
+
+/// The next message. Silence is a cut.
+async fn next(messages: &mut Streaming<pb::LinkMessage>) -> Result<Option<Message>, Status> {
+    match timeout(RELAY_SILENCE_MAX, messages.message()).await {
+        Ok(Ok(Some(message))) => Ok(message.message),
+        Ok(Ok(None)) => Err(Status::unavailable("the peer has ended the link")),
+        Ok(Err(status)) => Err(status),
+        Err(_) => Err(Status::unavailable("the peer is silent")),
+    }
+}
+
+/// Takes the neighbour away when the link ends.
+struct Link<'r> {
+    relay: &'r Arc<Relay>,
+    neighbour: GatewayId,
+}
+
+impl Drop for Link<'_> {
+    fn drop(&mut self) {
+        let mut state = self.relay.state.lock();
+        state.neighbours.remove(&self.neighbour);
+        state.reach.cut(&self.neighbour);
+        metrics::relay_links(state.neighbours.len());
+        drop(state);
+        self.relay.changed.send_replace(());
+    }
+}

@@ -1,0 +1,213 @@
+//! Sites with a gateway each, and members of one DeMLS group at them.
+
+use std::{path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use concordat_proto::{
+    gateway::v1::{
+        AcceptedProvisional, Mode, SubmitRequest, submit_response::Outcome, subscribe_response::Event,
+    },
+    log::v1::GroupKind,
+};
+use group_log::{StateId, fork::ModeTimes, hash};
+use mls_gateway::{
+    demls::Times,
+    server::{DemlsParts, Gateway, Parts},
+};
+use service_kit::{net::tcp_network, rng::Randomness};
+use tempfile::TempDir;
+
+use crate::support::{
+    Client, Events, client, create_request, cut::CutNetwork, fake::FakeCluster, member::Member, soon, submit,
+    until,
+};
+
+pub const GROUP: &[u8] = b"group";
+
+/// Two election timeouts of a local network.
+pub const FORKED_WITHIN: Duration = Duration::from_millis(1200);
+
+pub fn times() -> Times {
+    Times {
+        modes: ModeTimes { suspect_ms: 300, steady_ms: 100 },
+        ack_pause: Duration::from_millis(50),
+        ..Times::default()
+    }
+}
+
+pub struct Site {
+    pub gateway: Option<Gateway>,
+    pub network: CutNetwork,
+    pub relay_address: String,
+    ordering: Vec<String>,
+    peers: Vec<String>,
+    times: Times,
+    dir: PathBuf,
+    _disk: TempDir,
+}
+
+/// So many sites in front of the cluster, each linked to those that `linked` names.
+pub async fn sites(cluster: &FakeCluster, count: usize, linked: impl Fn(usize, usize) -> bool) -> Vec<Site> {
+    let mut relays = Vec::new();
+    for _ in 0..count {
+        relays.push(tcp_network().listen("127.0.0.1:0".into()).await.unwrap());
+    }
+    let addresses: Vec<String> = relays.iter().map(|relay| relay.local_addr().to_string()).collect();
+    let mut sites = Vec::new();
+    for (n, relay) in relays.into_iter().enumerate() {
+        let peers = (0..count).filter(|m| *m != n && linked(n, *m)).map(|m| addresses[m].clone()).collect();
+        let disk = TempDir::new().unwrap();
+        let mut site = Site {
+            gateway: None,
+            network: CutNetwork::new(),
+            relay_address: addresses[n].clone(),
+            ordering: cluster.addresses(),
+            peers,
+            times: times(),
+            dir: disk.path().to_owned(),
+            _disk: disk,
+        };
+        site.start(Some(relay)).await;
+        sites.push(site);
+    }
+    sites
+}
+
+impl Site {
+    async fn start(&mut self, relay: Option<service_kit::net::Incoming>) {
+        let relay = match relay {
+            Some(relay) => relay,
+            None => tcp_network().listen(self.relay_address.clone()).await.unwrap(),
+        };
+        let incoming = tcp_network().listen("127.0.0.1:0".into()).await.unwrap();
+        let mut parts =
+            Parts::new(self.ordering.clone(), incoming, self.network.shared(), Randomness::from_os());
+        parts.demls = Some(DemlsParts {
+            times: self.times.clone(),
+            relay: Some(relay),
+            peers: self.peers.clone(),
+            ..DemlsParts::new(self.dir.clone())
+        });
+        self.gateway = Some(Gateway::start(parts).unwrap());
+    }
+
+    pub fn gateway(&self) -> &Gateway {
+        self.gateway.as_ref().unwrap()
+    }
+
+    pub fn client(&self, name: &[u8]) -> Client {
+        client(self.gateway(), name)
+    }
+
+    /// As a power cut: nothing is finished.
+    pub async fn kill(&mut self) {
+        let address = self.relay_address.clone();
+        self.gateway = None;
+        until("the port is free", async || std::net::TcpListener::bind(&address).is_ok()).await;
+    }
+
+    pub async fn restart(&mut self) {
+        let dir = self.dir.clone();
+        let mut left = 200;
+        // The storage is closed when the last task that holds it has ended.
+        while left > 0 && mls_gateway::demls::store::Store::open(&dir, &Randomness::from_os()).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            left -= 1;
+        }
+        self.start(None).await;
+    }
+
+    /// Cuts this gateway off from every node; its links to other gateways stay.
+    pub fn cut_from_cluster(&self) {
+        self.network.cut(self.ordering.clone());
+    }
+
+    /// Cuts it off from everybody.
+    pub fn cut_off(&self) {
+        self.network.cut(self.ordering.iter().chain(&self.peers).cloned());
+    }
+
+    pub fn mend(&self) {
+        self.network.cut([]);
+    }
+
+    pub async fn registered(&self, cluster: &FakeCluster) {
+        let id = self.gateway().demls().unwrap().store().gateway_id();
+        until("the gateway is registered", async || {
+            cluster.get(|state| state.forks.groups[GROUP].fork.state().gateways.contains_key(&id))
+        })
+        .await;
+    }
+
+    pub async fn in_mode(&self, mode: group_log::fork::Mode) {
+        let id = group_log::GroupId::new(GROUP.to_vec()).unwrap();
+        let registry = self.gateway().demls().unwrap();
+        until("the mode", async || registry.get(&id).is_some_and(|group| group.mode() == mode)).await;
+    }
+}
+
+/// The request as a DMLSMessage, made in `parent`.
+pub fn made_in(parent: &StateId, mut request: SubmitRequest) -> SubmitRequest {
+    let dmls_epoch = [&[32][..], &[9; 32][..]].concat();
+    request.message = [&request.message[..], &dmls_epoch[..]].concat().into();
+    request.parent_state_id = parent.to_bytes();
+    request
+}
+
+/// The state after a commit.
+pub fn after(parent: &StateId, commit: &SubmitRequest) -> StateId {
+    hash::commit_state_id(parent, &commit.message)
+}
+
+/// Creates the group at a gateway; returns its first state.
+pub async fn create(calls: &mut Client, creator: &mut Member) -> StateId {
+    let mut request = create_request(creator.create(GROUP));
+    request.kind = GroupKind::Demls.into();
+    let state =
+        hash::create_state_id(&group_log::GroupId::new(GROUP.to_vec()).unwrap(), 0, &request.group_info);
+    soon("the group", calls.create_group(request)).await.unwrap();
+    state
+}
+
+/// Adds a member; returns the state after.
+pub async fn add(calls: &mut Client, by: &mut Member, new: &mut Member, parent: &StateId) -> StateId {
+    let name = new.name;
+    let commit = made_in(parent, by.commit(&[(name, new.key_package(false))], &[]));
+    let state = after(parent, &commit);
+    match submit(calls, commit.clone()).await {
+        Outcome::Accepted(accepted) => assert_eq!(accepted.state_id, state.to_bytes()),
+        Outcome::AcceptedProvisional(accepted) => assert_eq!(accepted.state_id, state.to_bytes()),
+        other => panic!("expected to be accepted, got {other:?}"),
+    }
+    by.merge();
+    new.join(&commit.welcome);
+    state
+}
+
+#[track_caller]
+pub fn provisional(outcome: Outcome) -> AcceptedProvisional {
+    match outcome {
+        Outcome::AcceptedProvisional(accepted) => accepted,
+        other => panic!("expected to be accepted on a branch, got {other:?}"),
+    }
+}
+
+/// Passes over everything until the mode changes to this one.
+pub async fn told_mode(events: &mut Events, mode: Mode) {
+    loop {
+        if let Event::ModeChange(change) = events.next().await.unwrap()
+            && change.mode() == mode
+        {
+            return;
+        }
+    }
+}
+
+/// Passes over everything but branch entries.
+pub async fn branch_entry(events: &mut Events) -> Bytes {
+    loop {
+        if let Event::BranchEntry(event) = events.next().await.unwrap() {
+            return event.entry_id;
+        }
+    }
+}
