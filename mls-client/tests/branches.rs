@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::{fs, path::Path, sync::Arc, sync::atomic::Ordering::SeqCst};
+use std::{fs, path::Path, sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};
 
 use mls_client::{
-    Client, Committed, DEFAULT_CIPHERSUITE, Error, EventKind, GroupId, GroupKind, Identity, NewGroup, Place,
-    Randomness, Status, Store,
+    Client, Committed, DEFAULT_CIPHERSUITE, Error, EventKind, GroupId, GroupKind, Identity, NewGroup,
+    Options, Place, Randomness, Status, Store,
 };
 use support::{
     QUIET, id, impatient,
@@ -32,12 +32,15 @@ impl std::ops::Deref for Member {
 
 impl Member {
     fn open(net: &Net, folder: &Path, name: &str, site: usize) -> Member {
+        Member::with(net, folder, name, site, Options { patience: Duration::ZERO, ..impatient() })
+    }
+
+    fn with(net: &Net, folder: &Path, name: &str, site: usize, options: Options) -> Member {
         let mut store = Store::open(&folder.join(name)).unwrap();
         if Identity::load(&store).unwrap().is_none() {
             Identity::create(&mut store, id(name), DEFAULT_CIPHERSUITE).unwrap();
         }
         let transport = Arc::new(NetTransport::new(net, site, id(name)));
-        let options = mls_client::Options { patience: std::time::Duration::ZERO, ..impatient() };
         let client = Client::new(store, transport.clone(), options, net.rng.fork()).unwrap();
         Member { client, transport }
     }
@@ -56,11 +59,15 @@ struct Story {
 
 /// A group whose members are each at a site of their own, or share the last one.
 async fn story(names: &[&str]) -> Story {
+    story_with(names, &Options { patience: Duration::ZERO, ..impatient() }).await
+}
+
+async fn story_with(names: &[&str], options: &Options) -> Story {
     let (net, folder) = (Net::new(3, Randomness::from_seed(11)), tempfile::tempdir().unwrap());
     let members: Vec<_> = names
         .iter()
         .enumerate()
-        .map(|(site, name)| Member::open(&net, folder.path(), name, site.min(2)))
+        .map(|(site, name)| Member::with(&net, folder.path(), name, site.min(2), options.clone()))
         .collect();
     for member in &members {
         member.publish_key_packages().await.unwrap();
@@ -325,6 +332,20 @@ async fn a_removal_on_a_branch_that_loses_is_made_again_before_anything_else() {
 }
 
 #[tokio::test]
+async fn with_private_handshakes_whoever_removed_somebody_does_it_again() {
+    let options = Options { patience: Duration::ZERO, private_handshakes: true, ..impatient() };
+    let story = story_with(&["ann", "bob", "cy"], &options).await;
+    let ([ann, bob, cy], group) = (&story.members[..], &story.group) else { unreachable!() };
+    story.net.split(&[0, 0, 1], Some(0));
+    assert!(is_provisional(&cy.remove(group, &[id("bob")]).await.unwrap()));
+    ann.update(group).await.unwrap();
+    story.heal().await;
+    assert!(matches!(bob.group(group).unwrap().status, Status::Left(_)));
+    let (a, c) = (ann.group(group).unwrap(), cy.group(group).unwrap());
+    assert_eq!((a.epoch_authenticator, a.members), (c.epoch_authenticator, c.members));
+}
+
+#[tokio::test]
 async fn a_gateway_cannot_have_somebody_removed_whom_no_branch_removed() {
     let story = story(&["ann", "bob", "cy"]).await;
     let ([ann, bob, cy], group) = (&story.members[..], &story.group) else { unreachable!() };
@@ -433,6 +454,53 @@ async fn a_crash_anywhere_while_branches_are_brought_together_changes_nothing() 
         story.check();
         assert_eq!(texts(&story.members[0], &group), ["said before the crash"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn running_clients_go_through_a_split_and_heal_by_themselves() {
+    let pauses = (Duration::from_millis(1), Duration::from_millis(20));
+    let options = Options { first_pause: pauses.0, longest_pause: pauses.1, ..Options::default() };
+    let story = story_with(&["ann", "bob", "cy", "dan"], &options).await;
+    let ([ann, bob, cy, dan], group) = (&story.members[..], &story.group) else { unreachable!() };
+    let running: Vec<_> = story.members.iter().map(|member| member.client.start()).collect();
+    story.net.split(&[0, 0, 1], Some(0));
+    bob.update(group).await.unwrap();
+    bob.send(group, "with a quorum").await.unwrap();
+    cy.remove(group, &[id("ann")]).await.unwrap();
+    cy.send(group, "without one").await.unwrap();
+    until("dan reads the branch", || texts(dan, group).len() == 1).await;
+    story.net.heal();
+    let net = story.net.clone();
+    let clock = tokio::spawn(async move {
+        loop {
+            net.pass(1);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    until("ann is gone, and the others are in one settled state", || {
+        let views: Vec<_> = [bob, cy, dan].iter().map(|member| member.group(group).unwrap()).collect();
+        let agree = views.iter().all(|view| view.epoch_authenticator == views[0].epoch_authenticator);
+        let quiet = views.iter().all(|v| !v.provisional && !v.repairing && v.retained_states == 1);
+        matches!(ann.group(group).unwrap().status, Status::Left(_)) && agree && quiet
+    })
+    .await;
+    for member in [bob, cy, dan] {
+        until("all is read", || texts(member, group).len() == 2).await;
+    }
+    clock.abort();
+    for running in running {
+        running.stop().await;
+    }
+}
+
+/// Far beyond what a busy machine needs; a test that waits this long has failed.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(120), wait).await.is_ok(), "never happened: {what}");
 }
 
 /// What a client's file holds of its groups' states: bodies of records, keys (with their PPRF) first.

@@ -95,7 +95,13 @@ impl BranchWork<'_> {
         if stays {
             change = change.put(state, Some(made.parent), merged.next.state()?);
         }
-        self.store(change)?;
+        match self.store(change) {
+            // Branches must not be in the way of the log.
+            Err(Error::Demls(error)) if !made.is_final() && is_full(&error) => {
+                return Ok(Taken::Unprocessable(error.to_string()));
+            }
+            stored => stored?,
+        }
         Ok(if stays { Taken::Held } else { Taken::Removed })
     }
 
@@ -197,6 +203,10 @@ impl BranchWork<'_> {
         });
         self.events.push(EventKind::MessageReceived { seq, place, epoch, sender, body });
     }
+}
+
+fn is_full(error: &DemlsError) -> bool {
+    matches!(error, DemlsError::Store(crate::demls::states::StoreError::TooManyStates { .. }))
 }
 
 fn processed(work: &BranchWork<'_>, state: &mut DmlsGroup, message: &[u8]) -> Result<Processed, DemlsError> {

@@ -101,21 +101,24 @@ impl<'a> BranchWork<'a> {
         }))
     }
 
-    /// Writes what is not written yet. Returns what there is to tell.
-    pub(crate) fn save(mut self) -> Result<Vec<Event>, Error> {
+    /// Writes what is not written yet. Returns what there is to tell, and whether anything that others wait for has changed.
+    pub(crate) fn save(mut self) -> Result<(Vec<Event>, bool), Error> {
         if self.record.status == Status::Active
             && let Some(current) = self.fork.current()
         {
             self.record.proposals_pending = self.open(&current)?.mls().has_pending_proposals();
         }
         self.record.fork = Some(self.fork.clone());
-        if self.record_before.as_ref() != Some(&self.record) {
+        let changed = self.record_before.as_ref() != Some(&self.record);
+        if changed {
             groups::write_record(self.db, &self.group, &self.record)?;
         }
         outbox::write(self.db, &self.group, &self.outbox_before, &self.outbox)?;
         messages::write(self.db, &self.group, &self.messages)?;
+        let changed = changed || self.outbox != self.outbox_before || !self.events.is_empty();
         let group = self.group;
-        Ok(self.events.into_iter().map(|kind| Event { group: group.clone(), kind }).collect())
+        let events = self.events.into_iter().map(|kind| Event { group: group.clone(), kind });
+        Ok((events.collect(), changed))
     }
 
     /// Opens a state that is held.

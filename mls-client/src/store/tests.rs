@@ -177,5 +177,5 @@ fn other_files_are_refused_with_the_reason() {
     let newer = folder.path().join("newer");
     drop(Store::open(&newer).unwrap());
     rusqlite::Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    assert!(matches!(Store::open(&newer), Err(StoreError::NewerSchema { known: 1, got: 99 })));
+    assert!(matches!(Store::open(&newer), Err(StoreError::NewerSchema { known: 2, got: 99 })));
 }

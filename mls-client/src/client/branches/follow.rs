@@ -236,11 +236,22 @@ impl Client {
         if entries.is_empty() {
             return Ok(());
         }
-        let request = UploadBranchEntriesRequest { group_id: group.to_bytes(), entries };
-        match self.transport().upload_branch_entries(request).await {
-            Ok(_) => Ok(()),
-            Err(error) => self.not_brought(&error),
+        let bring = |entries| {
+            let request = UploadBranchEntriesRequest { group_id: group.to_bytes(), entries };
+            self.transport().upload_branch_entries(request)
+        };
+        match bring(entries.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_temporary() || entries.len() == 1 => return self.not_brought(&error),
+            Err(_) => {}
         }
+        // One that the gateway cannot place must not be in the way of the others.
+        for entry in entries {
+            if let Err(error) = bring(vec![entry]).await {
+                self.not_brought(&error)?;
+            }
+        }
+        Ok(())
     }
 
     /// It is brought again with the next connection.

@@ -30,7 +30,7 @@ impl Client {
         if known.is_some_and(|record| record.status != Status::Left(LeftReason::NeverJoined)) {
             return Err(Error::GroupExists);
         }
-        let (state, events) = self.with_store(|store| {
+        let (state, (events, _)) = self.with_store(|store| {
             store.delete_group(id)?;
             store.transaction(|db| {
                 let crypto = &self.inner.crypto;
@@ -84,7 +84,7 @@ impl Client {
             state,
         };
         let private = self.options().private_handshakes;
-        let (used_up, events) = self.with_store(|store| {
+        let (used_up, (events, _)) = self.with_store(|store| {
             let before = store.values(IDENTITY)?;
             let provider = Provider::new(Arc::clone(&self.inner.crypto), before.clone());
             store.transaction(|db| {
@@ -130,7 +130,7 @@ impl Client {
                 state: StateId::from_slice(&head.state_id).map_err(broken)?,
             };
             let private = self.options().private_handshakes;
-            let (state, events) = self.with_store(|store| {
+            let (state, (events, _)) = self.with_store(|store| {
                 store.transaction(|db| {
                     let crypto = &self.inner.crypto;
                     let (state, work) = branches::join_external(db, crypto, self.me(), external, private)?;

@@ -40,14 +40,17 @@ impl Client {
         work: impl FnOnce(&mut BranchWork<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let crypto = &self.inner.crypto;
-        let (result, events) = self.with_store(|store| {
+        let (result, (events, changed)) = self.with_store(|store| {
             store.transaction(|db| {
                 let mut loaded = BranchWork::load(db, crypto, group)?.ok_or(Error::UnknownGroup)?;
                 let result = work(&mut loaded)?;
                 Ok::<_, Error>((result, loaded.save()?))
             })
         })?;
-        self.publish(events);
+        // Whoever waits for a change looks at the group when there is one, which is none itself.
+        if changed {
+            self.publish(events);
+        }
         Ok(result)
     }
 

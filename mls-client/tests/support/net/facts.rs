@@ -9,8 +9,8 @@ use group_log::{
 };
 use mls_client::demls::DmlsMessage;
 use openmls::prelude::{
-    MlsMessageBodyIn, MlsMessageIn, ProcessedMessageContent, ProposalStore, PublicGroup, Sender,
-    tls_codec::Deserialize,
+    MlsMessageBodyIn, MlsMessageIn, ProcessedMessageContent, ProposalStore, ProtocolMessage, PublicGroup,
+    Sender, tls_codec::Deserialize,
 };
 use openmls_memory_storage::MemoryStorage;
 use openmls_rust_crypto::RustCrypto;
@@ -63,6 +63,14 @@ impl Facts {
             return Some(known.clone());
         }
         let message = DmlsMessage::decode(message).ok()?.into_message();
+        if let ProtocolMessage::PrivateMessage(_) = message {
+            // Nothing is known but what the GroupInfo shows.
+            if let Content::Commit(commit) = content {
+                let group = public_group(&commit.group_info)?;
+                self.states.insert(id, PublicState { group, leaves: BTreeMap::new() });
+            }
+            return Some(CommitFacts::default());
+        }
         let before = self.states.get_mut(parent)?;
         let processed = before.group.process_message(&crypto, message).ok()?;
         let sender = processed.sender().clone();
