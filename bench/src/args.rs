@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::{peers, scale};
+use crate::{peers, scale, topology};
 
 /// Measures Concordat on this machine: real processes, real sockets, real disks.
 #[derive(Debug, Parser)]
@@ -27,6 +27,9 @@ pub(crate) enum Command {
     /// Cost as work grows: groups, log length, subscribers, shards; each curve beside the growth that is expected.
     #[command(after_help = scale::HELP)]
     Scale(scale::Options),
+    /// What an order costs as sites move apart: designs side by side on emulated topologies.
+    #[command(after_help = topology::HELP)]
+    Topology(topology::Options),
 }
 
 /// What every benchmark takes.

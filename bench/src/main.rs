@@ -13,6 +13,7 @@ mod progress;
 mod report;
 mod scale;
 mod systems;
+mod topology;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ async fn main() -> ExitCode {
     let ran = match Args::parse().command {
         Command::Peers(options) => peers::run(options).await,
         Command::Scale(options) => scale::run(options).await,
+        Command::Topology(options) => topology::run(options).await,
     };
     match ran {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,170 @@
+//! What stands for the members at one site: a connection to the site's gateway.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use concordat_proto::{
+    gateway::v1::{
+        CreateGroupRequest, SubmitRequest, SubscribeRequest, gateway_client::GatewayClient, submit_response,
+        subscribe_response,
+    },
+    log::v1::{GroupKind, content::Content},
+};
+use parking_lot::Mutex;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{
+    Code, Request, Status,
+    metadata::MetadataValue,
+    transport::{Channel, Endpoint},
+};
+
+use super::{
+    chain::Chain,
+    limits::{MESSAGE_BYTES_MAX, RETRY_PAUSE},
+};
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It is in the log.
+    Accepted,
+    /// Another one is.
+    Superseded,
+}
+
+/// The members of one site.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub(crate) site: String,
+    wire: GatewayClient<Channel>,
+}
+
+impl Client {
+    /// Connects when it is first used.
+    pub(crate) fn new(site: &str, gateway: &str) -> anyhow::Result<Self> {
+        let channel = Endpoint::from_shared(format!("http://{gateway}"))?.tcp_nodelay(true).connect_lazy();
+        let wire = GatewayClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Self { site: site.to_owned(), wire })
+    }
+
+    /// Creates a group.
+    pub(crate) async fn create(&self, chain: &Chain, patience: Duration) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let request = CreateGroupRequest {
+                group_info: chain.group_info.clone(),
+                kind: GroupKind::Mls.into(),
+                policy: None,
+            };
+            match self.wire.clone().create_group(self.named(request, patience)).await {
+                Ok(_) => return Ok(()),
+                Err(status) if is_temporary(&status) && begun.elapsed() < patience => {
+                    sleep(RETRY_PAUSE).await
+                }
+                Err(status) => anyhow::bail!("creating a group at `{}`: {status}", self.site),
+            }
+        }
+    }
+
+    /// Submits a commit, and the same bytes again until it is decided, or `patience` has passed (then: nothing).
+    pub(crate) async fn commit(
+        &self,
+        message: &Bytes,
+        attempt: Duration,
+        patience: Duration,
+    ) -> anyhow::Result<Option<Answer>> {
+        let begun = Instant::now();
+        loop {
+            let request = SubmitRequest { message: message.clone(), ..SubmitRequest::default() };
+            match self.wire.clone().submit(self.named(request, attempt)).await {
+                Ok(response) => match response.into_inner().outcome {
+                    Some(submit_response::Outcome::Accepted(_)) => return Ok(Some(Answer::Accepted)),
+                    Some(submit_response::Outcome::Superseded(_)) => return Ok(Some(Answer::Superseded)),
+                    other => anyhow::bail!("a commit to a group of kind mls was answered with {other:?}"),
+                },
+                Err(status) if is_temporary(&status) => {
+                    if begun.elapsed() >= patience {
+                        return Ok(None);
+                    }
+                    sleep(RETRY_PAUSE).await;
+                }
+                Err(status) => anyhow::bail!("a commit at `{}` was refused: {status}", self.site),
+            }
+        }
+    }
+
+    /// Follows a group, and notes when each of its commits arrives; connects again whenever it has to.
+    pub(crate) fn follow(&self, group: &[u8], arrivals: &Arc<Arrivals>) -> AbortOnDropHandle<()> {
+        let (client, group, arrivals) = (self.clone(), group.to_vec(), Arc::clone(arrivals));
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                // From the beginning each time: what is known already is not noted again.
+                let _ = client.follow_once(&group, &arrivals).await;
+                sleep(RETRY_PAUSE).await;
+            }
+        }))
+    }
+
+    async fn follow_once(&self, group: &[u8], arrivals: &Arrivals) -> Result<(), Status> {
+        let request = SubscribeRequest { group_id: group.to_vec().into(), ..SubscribeRequest::default() };
+        let mut request = Request::new(request);
+        name(&mut request);
+        let mut stream = self.wire.clone().subscribe(request).await?.into_inner();
+        while let Some(response) = stream.message().await? {
+            let now = Instant::now();
+            if let Some(subscribe_response::Event::Entry(entry)) = response.event
+                && let Some(Content::Commit(_)) = entry.content.and_then(|content| content.content)
+            {
+                arrivals.note(group, entry.epoch, &self.site, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn named<T>(&self, message: T, deadline: Duration) -> Request<T> {
+        let mut request = Request::new(message);
+        name(&mut request);
+        request.set_timeout(deadline);
+        request
+    }
+}
+
+fn name<T>(request: &mut Request<T>) {
+    request.metadata_mut().insert_bin("concordat-client-bin", MetadataValue::from_bytes(b"bench"));
+}
+
+fn is_temporary(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::ResourceExhausted
+            | Code::Aborted
+    )
+}
+
+/// When which commit arrived at which site first.
+#[derive(Debug, Default)]
+pub(crate) struct Arrivals {
+    seen: Mutex<HashMap<(Vec<u8>, u64), HashMap<String, Instant>>>,
+}
+
+impl Arrivals {
+    fn note(&self, group: &[u8], epoch: u64, site: &str, at: Instant) {
+        self.seen.lock().entry((group.to_vec(), epoch)).or_default().entry(site.to_owned()).or_insert(at);
+    }
+
+    /// When the last of `sites` had it; nothing while one lacks it.
+    pub(crate) fn last(&self, group: &[u8], epoch: u64, sites: usize) -> Option<Instant> {
+        let seen = self.seen.lock();
+        let arrived = seen.get(&(group.to_vec(), epoch))?;
+        if arrived.len() < sites { None } else { arrived.values().max().copied() }
+    }
+}

@@ -1,0 +1,70 @@
+//! Many members of one group commit at the same moment: one wins each epoch, the others build theirs again.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::{chain::Chain, client::Answer, limits::ATTEMPT_DEADLINE, world::World};
+
+/// What it cost until everybody's commit was in the log.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Contention {
+    /// Members that want to commit at the same moment.
+    pub(crate) members: usize,
+    /// Commits that lost their epoch, for each one that won.
+    pub(crate) wasted_per_commit: f64,
+    /// From the moment until the last one's commit was in the log.
+    pub(crate) all_done_ms: f64,
+}
+
+/// Each member commits once. Losers go on with the next epoch when everybody has been answered.
+pub(crate) async fn run(world: &World, members: usize, name: &str) -> anyhow::Result<Contention> {
+    let id = format!("{name}-{members}");
+    let chain = tokio::task::spawn_blocking(move || Chain::build(id.as_bytes(), members.max(2), members + 1))
+        .await??;
+    let chain = Arc::new(chain);
+    let turns = world.turns();
+    world.clients[turns[0]].create(&chain, ATTEMPT_DEADLINE).await?;
+    world.clients[turns[0]].commit(&chain.commits[0], ATTEMPT_DEADLINE, ATTEMPT_DEADLINE).await?;
+    let begun = Instant::now();
+    let (mut left, mut epoch, mut wasted): (Vec<usize>, _, _) = ((0..members).collect(), 1, 0_usize);
+    while !left.is_empty() {
+        let mut rivals = JoinSet::new();
+        for member in &left {
+            let member = *member;
+            let client = world.clients[turns[member % turns.len()]].clone();
+            let number = u8::try_from(member % 250)?;
+            let Some(message) = chain.rival(epoch, number) else { anyhow::bail!("the chain is too short") };
+            rivals.spawn(async move {
+                let answer = client.commit(&message, ATTEMPT_DEADLINE, ATTEMPT_DEADLINE).await?;
+                anyhow::Ok((member, answer))
+            });
+        }
+        let mut winners = 0;
+        while let Some(answered) = rivals.join_next().await {
+            match answered?? {
+                (member, Some(Answer::Accepted)) => {
+                    winners += 1;
+                    left.retain(|m| *m != member);
+                }
+                (_, Some(Answer::Superseded)) => wasted += 1,
+                (_, None) => anyhow::bail!("a commit was not decided within {ATTEMPT_DEADLINE:?}"),
+            }
+        }
+        anyhow::ensure!(winners == 1, "epoch {epoch} has {winners} winners");
+        epoch += 1;
+    }
+    Ok(Contention {
+        members,
+        wasted_per_commit: wasted as f64 / members as f64,
+        all_done_ms: millis(begun.elapsed()),
+    })
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

@@ -1,0 +1,42 @@
+//! The bounds of the topology benchmark.
+
+use std::time::Duration;
+
+/// Sites of one topology. All their processes run on this machine.
+pub(crate) const SITES_MAX: usize = 15;
+
+/// Largest weight of a site.
+pub(crate) const MEMBERS_MAX: u32 = 1000;
+
+/// Data shards of a cluster under test.
+pub(crate) const DATA_SHARDS: u32 = 2;
+
+/// How long one attempt of a submission may take before the same bytes are sent again.
+pub(crate) const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The same while links are cut or a leader is dead: what is lost should be noticed soon.
+pub(crate) const PROBE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Pause before a submission is sent again.
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// Time between two probes of one site.
+pub(crate) const PROBE_EVERY: Duration = Duration::from_millis(50);
+
+/// A timer that fires at most so late is the runtime's resolution, and not load that was held up.
+pub(crate) const TIMER_RESOLUTION: Duration = Duration::from_millis(2);
+
+/// How long the last deliveries may take after the load has ended.
+pub(crate) const DELIVERY_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long a change of leaders, or service after a fault, may take.
+pub(crate) const RECOVERY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Latencies above this count as this.
+pub(crate) const LATENCY_MAX: Duration = Duration::from_secs(120);
+
+/// Groups of one load.
+pub(crate) const GROUPS_MAX: usize = 512;
+
+/// Longest commit that is read back.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;

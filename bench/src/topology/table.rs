@@ -1,0 +1,90 @@
+//! The tables on stdout.
+
+use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+
+use super::row::Row;
+
+/// Ordering and delivery.
+pub(crate) fn latencies(rows: &[Row]) -> Table {
+    let mut table = table([
+        "topology",
+        "design",
+        "members",
+        "floor ms",
+        "p50 ms",
+        "p90",
+        "p99",
+        "p99.9",
+        "p50/floor",
+        "delivery p50",
+        "p99",
+    ]);
+    for row in rows {
+        table.add_row([
+            row.topology.clone(),
+            row.design.clone(),
+            row.group_size.to_string(),
+            ms(row.floor_ms),
+            ms(row.ordering_p50_ms),
+            ms(row.ordering_p90_ms),
+            ms(row.ordering_p99_ms),
+            ms(row.ordering_p999_ms),
+            format!("{:.2}", row.ordering_p50_to_floor),
+            ms(row.delivery_p50_ms),
+            ms(row.delivery_p99_ms),
+        ]);
+    }
+    table
+}
+
+/// What it costs, and what faults do.
+pub(crate) fn costs(rows: &[Row]) -> Table {
+    let mut table = table([
+        "topology",
+        "design",
+        "members",
+        "B between sites",
+        "cpu ms",
+        "leader dies ms",
+        "home cut: others ms",
+        "commits home",
+        "commits others",
+        "healed ms",
+        "at once/wasted/ms",
+    ]);
+    for row in rows {
+        let fault = |value: Option<f64>| match (value, row.fault_lasted_s) {
+            (Some(value), _) => format!("{value:.0}"),
+            (None, Some(lasted)) => format!("all {lasted:.0} s"),
+            (None, None) => "-".into(),
+        };
+        let count = |value: Option<u64>| value.map_or("-".into(), |value| value.to_string());
+        table.add_row([
+            row.topology.clone(),
+            row.design.clone(),
+            row.group_size.to_string(),
+            format!("{:.0}", row.site_bytes_per_commit),
+            format!("{:.2}", row.cpu_ms_per_commit),
+            fault(row.leader_death_ms),
+            fault(row.cut_others_ms),
+            count(row.cut_home_commits),
+            count(row.cut_others_commits),
+            fault(row.healed_ms),
+            row.contention.clone(),
+        ]);
+    }
+    table
+}
+
+fn ms(value: f64) -> String {
+    format!("{value:.1}")
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(header);
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
