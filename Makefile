@@ -22,6 +22,12 @@ demo: ready ## Build, start three ordering nodes and two gateways, run real MLS 
 	$(CARGO) build --release --locked -p ordering-service -p mls-gateway -p concordat-demo
 	$(TARGET_DIR)/release/concordat-demo $(ARGS)
 
+.PHONY: bench
+bench: ready ## Measure against etcd and JetStream on this machine; ARGS="peers --quick", ARGS=scale, ARGS=--help
+	$(CARGO) build --release --locked -p ordering-service -p mls-gateway -p concordat-bench
+	bench/peers/fetch.sh
+	$(TARGET_DIR)/release/bench $(or $(ARGS),peers)
+
 .PHONY: build
 build: ready ## Build everything, optimized
 	$(CARGO) build --release --locked --workspace $(ARGS)

@@ -34,3 +34,18 @@ pub(crate) const DISK_SAMPLES: usize = 400;
 
 /// Lines of a server's log that are shown when it did not start.
 pub(crate) const LOG_TAIL_LINES: usize = 15;
+
+/// Groups that are created at the same time.
+pub(crate) const CREATED_AT_ONCE: usize = 1024;
+
+/// Messages that make a log longer and are under way at the same time.
+pub(crate) const GROWN_AT_ONCE: usize = 256;
+
+/// Subscriptions of one connection. Servers allow some 200 streams.
+pub(crate) const SUBSCRIBERS_PER_CONNECTION: u64 = 100;
+
+/// How long a leader may take to appear after a restart.
+pub(crate) const LEADER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// After a restart, memory is looked at when this much time has passed: what is flushed or replayed in the background is done then.
+pub(crate) const SETTLED_WITHIN: Duration = Duration::from_secs(2);

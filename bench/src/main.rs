@@ -1,7 +1,5 @@
 //! `bench`: real processes, real disks, measured. See docs/benchmarks.md.
 
-#![allow(dead_code)] // bench scale, which uses the rest, comes next.
-
 mod args;
 mod limits;
 mod machine;

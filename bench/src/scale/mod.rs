@@ -1,15 +1,48 @@
-//! `bench scale`: what more of something costs.
+//! `bench scale`: what more of something costs. Each curve prints its points beside the growth that is expected.
 
-pub(crate) const HELP: &str = "Not built yet.";
+mod groups;
+mod log_length;
+mod options;
+mod point;
+mod shards;
+mod subscribers;
 
-/// `bench scale`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Options {
-    #[command(flatten)]
-    pub(crate) common: crate::args::Common,
-}
+use anyhow::Context;
 
-/// Runs.
-pub(crate) async fn run(_options: Options) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+pub(crate) use self::options::{HELP, Options};
+use self::{options::Curve, point::Point};
+use crate::{machine::Machine, paths, process::version, progress::Progress, report, report::Report};
+
+/// Runs the curves that were asked for.
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
+    let plan = options.plan()?;
+    let machine = Machine::look(&plan.data)?;
+    let started_at = report::now();
+    let binary = testbed::find_binary("ordering-service")?;
+    let versions = [("concordat".to_owned(), version(&binary, &["--version"])?)].into();
+    let progress = Progress::new(plan.steps());
+    let mut points = Vec::new();
+    for curve in &plan.curves {
+        let measured = match curve {
+            Curve::Groups => groups::run(&plan, &progress).await,
+            Curve::LogLength => log_length::run(&plan, &progress).await,
+            Curve::Subscribers => subscribers::run(&plan, &progress).await,
+            Curve::Shards => shards::run(&plan, &progress).await,
+        };
+        points.extend(measured.with_context(|| format!("the curve {curve:?}"))?);
+    }
+    progress.finish();
+    println!("{}", Point::table(&points));
+    let report = Report {
+        benchmark: "scale".into(),
+        started_at,
+        seed: plan.seed,
+        machine,
+        versions,
+        configuration: plan.configuration(),
+        results: points,
+    };
+    let [json, csv] = report.write(&paths::results(options.common.out.as_deref())?)?;
+    println!("seed {}; written to {} and {}", plan.seed, json.display(), csv.display());
+    Ok(())
 }

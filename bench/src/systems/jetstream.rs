@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    error::Error,
     fs,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
@@ -12,8 +13,8 @@ use anyhow::{Context as _, bail};
 use async_nats::{
     HeaderMap, header,
     jetstream::{
-        self, Context,
-        context::PublishErrorKind,
+        self, Context, ErrorCode,
+        context::{PublishError, PublishErrorKind},
         stream::{Config, LastRawMessageErrorKind, StorageType},
     },
 };
@@ -130,6 +131,13 @@ async fn leader_of(clients: &HashMap<String, String>, config: &Config) -> anyhow
     Ok(leader.and_then(|name| clients.get(&name).cloned()))
 }
 
+/// The server has two codes for it, of which the client library knows one.
+fn is_wrong_last_sequence(error: &PublishError) -> bool {
+    let answer = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
+    error.kind() == PublishErrorKind::WrongLastSequence
+        || answer.is_some_and(|answer| answer.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
+}
+
 /// A client of one subject.
 pub(crate) struct JetStreamSlot {
     context: Context,
@@ -153,7 +161,7 @@ impl JetStreamSlot {
                 Ok(Append::Done)
             }
             // Seen although nobody else publishes on the subject: the server has not yet caught up with its own answer.
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
+            Err(error) if is_wrong_last_sequence(&error) => {
                 self.refused += 1;
                 if self.refused.is_multiple_of(ATTEMPTS_BEFORE_LOOKUP) {
                     self.sequence = self.look_up().await?;

@@ -15,7 +15,11 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use serde::Serialize;
 
-pub(crate) use self::{concordat::Concordat, gateway::GatewaySlot, ordering::OrderingSlot};
+pub(crate) use self::{
+    concordat::Concordat,
+    gateway::{GatewaySlot, Submissions, named},
+    ordering::{OrderingSlot, Stream},
+};
 use self::{etcd::Etcd, jetstream::JetStream};
 
 /// A system, set up in one way.

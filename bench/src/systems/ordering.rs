@@ -115,9 +115,9 @@ impl OrderingSlot {
         self.submit(Kind::Application(concordat_proto::log::v1::Application { message: payload })).await
     }
 
-    /// The group.
-    pub(crate) fn group(&self) -> &Bytes {
-        &self.group
+    /// A client of a group that was created, and that nobody has committed to.
+    pub(crate) fn existing(stream: Stream, shard: u32, group: String) -> Self {
+        Self { stream, shard, group: group.into(), epoch: 0 }
     }
 
     /// Another client of the same group, at the same epoch.
