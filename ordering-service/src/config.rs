@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::raft::{
-    timing::{Compaction, Profile},
-    types::NodeId,
+use crate::{
+    branches::Waits,
+    raft::{
+        timing::{Compaction, Profile},
+        types::NodeId,
+    },
 };
 
 /// The configuration of one node.
@@ -27,6 +30,8 @@ pub struct Config {
     pub timing: Profile,
     /// When logs are compacted.
     pub compaction: Compaction,
+    /// How long a leader waits for gateways.
+    pub waits: Waits,
 }
 
 /// How a node becomes a member by itself.
@@ -54,6 +59,7 @@ impl Config {
             join: None,
             timing: Profile::Lan,
             compaction: Compaction::default(),
+            waits: Waits::default(),
         }
     }
 }

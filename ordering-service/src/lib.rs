@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod backup;
+pub mod branches;
 pub mod cli;
 pub mod cluster;
 pub mod config;

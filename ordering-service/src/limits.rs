@@ -65,6 +65,35 @@ pub const GROUP_ID_BYTES: usize = 256;
 /// Bytes of a client id.
 pub const CLIENT_ID_BYTES: usize = 128;
 
+// Branches.
+
+/// A collection of reports is ended after so long, by default.
+pub const COLLECT_FOR: Duration = Duration::from_secs(10);
+/// Gateways that come back together do so within this time.
+pub const COLLECT_AT_LEAST: Duration = Duration::from_secs(1);
+/// A gateway that nobody has seen for so long is evicted, by default.
+pub const EVICT_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Gateways that watch one node.
+pub const GATEWAYS_PER_NODE: usize = 1_024;
+/// Gateways of one shard that a leader looks at.
+pub const GATEWAYS_PER_SHARD: usize = 16_384;
+/// A gateway whose stream has ended counts as connected for so long.
+pub const GATEWAY_GRACE: Duration = Duration::from_secs(3);
+/// How often a leader looks at open collections.
+pub const COLLECTION_INTERVAL: Duration = Duration::from_millis(100);
+/// Open collections of one shard that a leader looks at; the others wait until some of these are closed.
+pub const COLLECTIONS_AT_ONCE: usize = 1_024;
+/// Closes and evictions of one shard that a leader has under way.
+pub const CLOSES_AT_ONCE: usize = 64;
+/// How often a leader looks at registered gateways.
+pub const GATEWAYS_INTERVAL: Duration = Duration::from_secs(1);
+/// A leader writes down that a gateway is there when it was last written down so long ago.
+pub const NOTE_AFTER: Duration = Duration::from_secs(3600);
+/// Groups of a gateway that are read at once.
+pub const GROUPS_PER_PAGE: usize = 256;
+/// Groups that owe removals are counted up to this number.
+pub const GROUPS_COUNTED: usize = 10_000;
+
 // Between nodes.
 
 /// Bytes of one message between nodes.

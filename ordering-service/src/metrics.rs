@@ -45,6 +45,19 @@ pub const PURGED_INDEX: &str = "concordat_raft_purged_index";
 /// Peers that answer pings.
 pub const PEERS_REACHABLE: &str = "concordat_raft_peers_reachable";
 
+/// Collections of branches that are open in the shards that this node leads, per `shard`.
+pub const COLLECTIONS_OPEN: &str = "concordat_ordering_collections_open";
+/// Branch entries that wait for the close of those, per `shard`.
+pub const BRANCH_ENTRIES_WAITING: &str = "concordat_ordering_branch_entries_waiting";
+/// Collections that this node has ended, by `outcome` and `cause`.
+pub const CLOSES_TOTAL: &str = "concordat_ordering_closes_total";
+/// Groups in which removals are owed, per `shard`.
+pub const GROUPS_OWING: &str = "concordat_ordering_groups_owing_removals";
+/// Gateways that are registered for any group, per `shard`.
+pub const GATEWAYS_REGISTERED: &str = "concordat_ordering_gateways_registered";
+/// Those of them that are connected to no node, and so hold `Stable` back, per `shard`.
+pub const GATEWAYS_AWAY: &str = "concordat_ordering_gateways_away";
+
 /// Names and what they mean. Histograms of seconds end in `_seconds`, counters in `_total`.
 pub const DESCRIPTIONS: &[(&str, &str)] = &[
     (SUBMISSIONS_TOTAL, "Submissions answered, by outcome."),
@@ -64,6 +77,18 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
     (LAST_LOG_INDEX, "Index of the last log entry of a shard on this node."),
     (PURGED_INDEX, "Index of the last log entry of a shard that this node has purged."),
     (PEERS_REACHABLE, "Other nodes that answer pings."),
+    (COLLECTIONS_OPEN, "Collections of branches that are open in a shard that this node leads."),
+    (
+        BRANCH_ENTRIES_WAITING,
+        "Branch entries that wait for the close of a collection, in a shard that this node leads.",
+    ),
+    (CLOSES_TOTAL, "Collections of branches that this node has ended, by outcome and cause."),
+    (
+        GROUPS_OWING,
+        "Groups of a shard that this node leads in which removals are owed (counted up to 10000).",
+    ),
+    (GATEWAYS_REGISTERED, "Gateways that are registered for groups of a shard that this node leads."),
+    (GATEWAYS_AWAY, "Registered gateways that are connected to no node, and so hold Stable back."),
 ];
 
 /// Registers the descriptions with the recorder of this process.
@@ -145,6 +170,12 @@ impl NodeMetrics {
     pub fn answered(&self, outcome: &Outcome, took: Duration) {
         self.outcomes[outcome_index(outcome)].increment(1);
         self.ordering.record(took.as_secs_f64());
+    }
+
+    /// A collection of branches was ended. Looks the handle up: not for hot paths.
+    pub fn collection_closed(&self, outcome: &'static str, cause: &'static str) {
+        counter!(CLOSES_TOTAL, "node" => self.node.clone(), "outcome" => outcome, "cause" => cause)
+            .increment(1);
     }
 
     /// What the node knows about the quorum of its shards.

@@ -1,17 +1,19 @@
 //! Everything that the parts of one node share.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+use group_log::fork::GatewayId;
 use service_kit::{clock::SharedClock, net::SharedNetwork, rng::Randomness};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    branches::Watchers,
     config::Config,
     error::ApiError,
     hub::Hub,
@@ -47,6 +49,8 @@ pub struct Node {
     pub reach: Arc<Reach>,
     /// Whether a quorum answers.
     pub quorum: Arc<Quorum>,
+    /// Gateways that watch this node.
+    pub watchers: Arc<Watchers>,
     /// Who follows which group and inbox.
     pub hub: Arc<Hub>,
     /// Its metrics.
@@ -107,6 +111,7 @@ impl Node {
             peers: Arc::new(Peers::new(identity.clone(), seams.network)),
             metrics: Arc::new(NodeMetrics::new(identity.node_id)),
             reach: Arc::default(),
+            watchers: Arc::default(),
             shards: SharedShards::default(),
             recovered: AtomicBool::new(false),
             changing: tokio::sync::Mutex::default(),
@@ -188,6 +193,13 @@ impl Node {
             self.recovered.store(true, Ordering::Relaxed);
         }
         Ok(shards)
+    }
+
+    /// Gateways that are connected to this node, or to one that answers its pings.
+    pub fn live_gateways(&self) -> BTreeSet<GatewayId> {
+        let mut live = self.watchers.here();
+        live.extend(self.reach.gateways(self.timing.alive_within()));
+        live
     }
 
     /// Every node that a membership names.

@@ -21,6 +21,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::{
     api::{admin::AdminApi, ordering::OrderingApi, peers::PeersApi, submit::Desk},
+    branches::keeper,
     cluster::{admit, change},
     config::Config,
     hub::Hub,
@@ -185,6 +186,7 @@ impl Running {
             Observed { node: node.clone(), desk: desk.clone(), health: health_reporter, was_ready: None };
         self.tasks.spawn(observed.run(self.readiness.part("raft"), end.clone()));
 
+        self.tasks.spawn(keeper::run(node.clone(), end.clone()));
         if let Some(join) = node.config.join.clone() {
             self.tasks.spawn(admit::ask(node.clone(), join, end.clone()));
         }

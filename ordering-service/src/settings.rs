@@ -1,6 +1,6 @@
 //! The settings of a node: defaults < TOML file < environment < flags.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use service_kit::{
 };
 
 use crate::{
+    branches::Waits,
     config::{Config, Join},
     limits,
     raft::timing::{Compaction, Profile, SNAPSHOT_EVERY},
@@ -71,6 +72,14 @@ pub struct Settings {
     #[arg(long, env = "CONCORDAT_KEEP_ENTRIES", value_name = "ENTRIES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_entries: Option<u64>,
+    /// End a collection of branches after so many milliseconds, whichever gateways have not reported [default: 10000].
+    #[arg(long, env = "CONCORDAT_COLLECT_MS", value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collect_ms: Option<u64>,
+    /// Stop waiting for a gateway that nobody has seen for so many hours; 0 for never. What it still holds comes late [default: 168].
+    #[arg(long, env = "CONCORDAT_EVICT_AFTER_HOURS", value_name = "HOURS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evict_after_hours: Option<u64>,
     /// Reach a peer's address in another way than it is known by, such as through a forwarded port. Repeat for each; separate
     /// them by commas in the environment.
     #[arg(long, env = "CONCORDAT_RESOLVE", value_delimiter = ',', value_name = "ADDRESS=INSTEAD")]
@@ -102,6 +111,8 @@ impl Settings {
             timing: Some(Profile::Lan),
             snapshot_every: Some(SNAPSHOT_EVERY),
             keep_entries: Some(limits::LOG_ENTRIES_KEPT),
+            collect_ms: Some(millis(limits::COLLECT_FOR)),
+            evict_after_hours: Some(limits::EVICT_AFTER.as_secs() / HOUR),
             resolve: None,
             insecure_plaintext: Some(false),
             log_json: Some(false),
@@ -130,6 +141,10 @@ impl Settings {
                 snapshot_every: positive("snapshot_every", self.snapshot_every.unwrap_or(SNAPSHOT_EVERY))?,
                 keep_entries: self.keep_entries.unwrap_or(limits::LOG_ENTRIES_KEPT),
             },
+            waits: waits(
+                positive("collect_ms", self.collect_ms.unwrap_or(millis(limits::COLLECT_FOR)))?,
+                self.evict_after_hours,
+            ),
         };
         if config.data_dir.as_os_str().is_empty() {
             return Err(SettingsError::value("data_dir", "a directory", "an empty name"));
@@ -161,6 +176,24 @@ impl Settings {
             address: reachable("advertise", self.advertise.as_ref(), self.listen.as_ref())?,
             site,
         }))
+    }
+}
+
+/// Seconds of an hour.
+const HOUR: u64 = 3600;
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn waits(collect_ms: u64, evict_after_hours: Option<u64>) -> Waits {
+    let collect_for = Duration::from_millis(collect_ms);
+    let hours = |hours: u64| Duration::from_secs(hours.saturating_mul(HOUR));
+    let evict_after = evict_after_hours.map_or(limits::EVICT_AFTER, hours);
+    Waits {
+        collect_for,
+        collect_at_least: limits::COLLECT_AT_LEAST.min(collect_for),
+        evict_after: Some(evict_after).filter(|after| !after.is_zero()),
     }
 }
 
@@ -203,7 +236,8 @@ mod tests {
     #[test]
     fn each_value_is_checked_and_named() {
         assert!(complete().config().is_ok());
-        let wrong: [(&str, Spoil); 10] = [
+        let wrong: [(&str, Spoil); 11] = [
+            ("collect_ms", |s| s.collect_ms = Some(0)),
             ("join", |s| s.join = Some(vec!["n:7200".into(), "n".into()])),
             ("join", |s| s.join = Some(Vec::new())),
             ("advertise", |s| {

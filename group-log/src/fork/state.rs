@@ -51,6 +51,17 @@ impl ForkState {
         })
     }
 
+    /// Gateways that keep something from becoming stable: the slowest ones, if there is a commit or a mark that is not stable yet.
+    /// `head_epoch` is the group's epoch.
+    pub fn holding_back(&self, head_epoch: u64) -> impl Iterator<Item = GatewayId> + '_ {
+        let waits = head_epoch > self.stable_epoch || !self.pending_marks.is_empty();
+        let least = self.slowest().map(|(_, position)| position).filter(|_| waits);
+        self.gateways
+            .iter()
+            .filter(move |(_, position)| Some(**position) == least)
+            .map(|(gateway, _)| *gateway)
+    }
+
     /// The least position that a registered gateway has acknowledged, and who holds it back.
     pub fn slowest(&self) -> Option<(GatewayId, u64)> {
         self.gateways

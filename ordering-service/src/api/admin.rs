@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use concordat_proto::{
+    convert::gateway_id,
+    log::v1::Refused,
     ordering::v1::{
-        AddLearnerRequest, AddLearnerResponse, BootstrapRequest, BootstrapResponse, GetStatusRequest,
-        GetStatusResponse, PromoteRequest, PromoteResponse, RemoveRequest, RemoveResponse,
-        TransferLeaderRequest, TransferLeaderResponse, admin_server::Admin,
+        AddLearnerRequest, AddLearnerResponse, BootstrapRequest, BootstrapResponse, EvictGatewayRequest,
+        EvictGatewayResponse, GetStatusRequest, GetStatusResponse, ListGatewaysRequest, ListGatewaysResponse,
+        PromoteRequest, PromoteResponse, RemoveRequest, RemoveResponse, TransferLeaderRequest,
+        TransferLeaderResponse, admin_server::Admin,
     },
     raft::v1::{Voters, administer_request::Change},
 };
@@ -14,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     backup,
+    branches::gateways,
     cluster::{bootstrap, in_every_shard, leader::administer, learner, status},
     error::ApiError,
     limits,
@@ -96,16 +100,22 @@ impl Admin for AdminApi {
 
     async fn list_gateways(
         &self,
-        _: Request<concordat_proto::ordering::v1::ListGatewaysRequest>,
-    ) -> Result<Response<concordat_proto::ordering::v1::ListGatewaysResponse>, Status> {
-        Err(Status::unimplemented("this version does not keep branches"))
+        _: Request<ListGatewaysRequest>,
+    ) -> Result<Response<ListGatewaysResponse>, Status> {
+        Ok(Response::new(gateways::list(&self.node).await?))
     }
 
     async fn evict_gateway(
         &self,
-        _: Request<concordat_proto::ordering::v1::EvictGatewayRequest>,
-    ) -> Result<Response<concordat_proto::ordering::v1::EvictGatewayResponse>, Status> {
-        Err(Status::unimplemented("this version does not keep branches"))
+        request: Request<EvictGatewayRequest>,
+    ) -> Result<Response<EvictGatewayResponse>, Status> {
+        let id = request.into_inner().gateway_id;
+        let gateway = gateway_id("gateway_id", &id).map_err(|error| ApiError::from(Refused::from(&error)))?;
+        let groups = gateways::groups(&self.node, gateway).await?;
+        for shard in self.node.shards()?.iter().skip(1) {
+            administer(&self.node, shard, Change::EvictGateway(id.clone()), limits::ADMIN_TIMEOUT).await?;
+        }
+        Ok(Response::new(EvictGatewayResponse { groups }))
     }
 
     type BackupStream = backup::BackupStream;

@@ -88,8 +88,9 @@ impl Ordering for OrderingApi {
 
     async fn watch_quorum(
         &self,
-        _: Request<WatchQuorumRequest>,
+        request: Request<WatchQuorumRequest>,
     ) -> Result<Response<Self::WatchQuorumStream>, Status> {
-        Ok(Response::new(watch::serve(self.node.clone()).boxed()))
+        let watching = watch::gateway(&self.node, &request.get_ref().gateway_id)?;
+        Ok(Response::new(watch::serve(self.node.clone(), watching).boxed()))
     }
 }

@@ -235,7 +235,9 @@ impl Peers for PeersApi {
             let quorum_age_ms = u64::try_from(quorum_at.elapsed().as_millis()).unwrap_or(u64::MAX);
             Some(pb::LedShard { shard: shard.id(), term: view.term, quorum_age_ms })
         });
-        Ok(Response::new(pb::PingResponse { led: led.collect() }))
+        let gateways = self.node.watchers.here().into_iter();
+        let gateways = gateways.map(|id| bytes::Bytes::copy_from_slice(&id.0)).collect();
+        Ok(Response::new(pb::PingResponse { led: led.collect(), gateways }))
     }
 }
 

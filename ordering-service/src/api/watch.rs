@@ -2,17 +2,32 @@
 
 use std::sync::Arc;
 
-use concordat_proto::ordering::v1::QuorumState;
+use concordat_proto::{convert::gateway_id, log::v1::Refused, ordering::v1::QuorumState};
 use futures::{Stream, stream};
 use tokio::{sync::watch, time::timeout};
 use tonic::Status;
 
-use crate::{limits, node::Node};
+use crate::{branches::watchers::Watching, error::ApiError, limits, node::Node};
 
-/// Serves one watch until the node stops.
-pub fn serve(node: Arc<Node>) -> impl Stream<Item = Result<QuorumState, Status>> + Send {
+/// The gateway that watches, if it says which: one that may hold branches does.
+///
+/// # Errors
+/// The id is none, or too many watch.
+pub fn gateway(node: &Node, id: &[u8]) -> Result<Option<Watching>, ApiError> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    let id = gateway_id("gateway_id", id).map_err(|error| Refused::from(&error))?;
+    node.watchers.watch(id).map(Some)
+}
+
+/// Serves one watch until the node stops. A gateway that may hold branches counts as connected as long as it watches.
+pub fn serve(
+    node: Arc<Node>,
+    watching: Option<Watching>,
+) -> impl Stream<Item = Result<QuorumState, Status>> + Send {
     let changes = node.quorum.changes();
-    stream::unfold((node, changes, true), |(node, mut changes, first)| async move {
+    stream::unfold((node, changes, watching, true), |(node, mut changes, watching, first)| async move {
         if !first {
             tokio::select! {
                 () = node.stop.cancelled() => return None,
@@ -20,7 +35,7 @@ pub fn serve(node: Arc<Node>) -> impl Stream<Item = Result<QuorumState, Status>>
             }
         }
         let state = node.quorum.latest();
-        Some((Ok(state), (node, changes, false)))
+        Some((Ok(state), (node, changes, watching, false)))
     })
 }
 

@@ -3,17 +3,22 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
+use bytes::Bytes;
 use clap::{Args, Subcommand};
 use concordat_proto::ordering::v1::{
-    AddLearnerRequest, BootstrapRequest, GetStatusRequest, NodeAddress, PromoteRequest, RemoveRequest,
-    TransferLeaderRequest, admin_client::AdminClient,
+    AddLearnerRequest, BootstrapRequest, EvictGatewayRequest, GetStatusRequest, ListGatewaysRequest,
+    NodeAddress, PromoteRequest, RemoveRequest, TransferLeaderRequest, admin_client::AdminClient,
 };
+use group_log::fork::GatewayId;
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
 };
 
-use super::{backup, first_nodes, shrink, table};
+use super::{
+    backup, first_nodes, shrink,
+    table::{self, hex},
+};
 
 /// An operator's call to a running node.
 #[derive(Debug, Args)]
@@ -83,6 +88,17 @@ enum Call {
         #[arg(long, value_name = "NAME", default_value = "")]
         site: String,
     },
+    /// List the gateways that are registered for DeMLS groups, and in how many groups each keeps states from being deleted.
+    Gateways,
+    /// Stop waiting for a gateway that does not come back. Says what it costs, and does it only with --yes.
+    Evict {
+        /// Its id, as `gateways` shows it.
+        #[arg(value_name = "GATEWAY", value_parser = parse_gateway)]
+        gateway: GatewayId,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Hand the leadership of a shard to another voter that is caught up.
     TransferLeader {
         /// The shard; 0 is the directory.
@@ -142,6 +158,11 @@ pub(super) async fn run(mut admin: Admin) -> anyhow::Result<()> {
             println!("node {node_id} is removed; stop it, and never use its number again");
         }
         Call::Shrink { keep, site } => shrink::run(&mut client, &keep, &site).await?,
+        Call::Gateways => {
+            let listed = client.list_gateways(ListGatewaysRequest {}).await.map_err(told)?;
+            print!("{}", table::gateways(&listed.into_inner().gateways));
+        }
+        Call::Evict { gateway, yes } => evict(&mut client, gateway, yes).await?,
         Call::TransferLeader { shard, to } => {
             client.transfer_leader(TransferLeaderRequest { shard, to_node_id: to }).await.map_err(told)?;
             println!("node {to} leads shard {shard}");
@@ -150,7 +171,34 @@ pub(super) async fn run(mut admin: Admin) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) fn told(status: Status) -> anyhow::Error {
+pub(super) async fn evict(
+    client: &mut AdminClient<Channel>,
+    gateway: GatewayId,
+    yes: bool,
+) -> anyhow::Result<()> {
+    let gateway_id = Bytes::copy_from_slice(&gateway.0);
+    let listed = client.list_gateways(ListGatewaysRequest {}).await.map_err(told)?.into_inner();
+    let found = listed.gateways.into_iter().find(|listed| listed.gateway_id == gateway_id);
+    let found = found.with_context(|| {
+        format!("no group knows gateway {}: list those that are known with: admin gateways", hex(&gateway.0))
+    })?;
+    println!("{}", table::cost_of_eviction(&found));
+    if !yes {
+        anyhow::bail!("nothing was done: say --yes to evict it");
+    }
+    let evicted = client.evict_gateway(EvictGatewayRequest { gateway_id }).await.map_err(told)?;
+    println!("evicted from {} groups", evicted.into_inner().groups);
+    Ok(())
+}
+
+fn parse_gateway(text: &str) -> Result<GatewayId, String> {
+    let digits = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(digits).collect();
+    let id = bytes.and_then(|bytes| bytes.try_into().ok()).map(GatewayId);
+    id.ok_or_else(|| format!("expected 32 hexadecimal digits, got {text:?}"))
+}
+
+fn told(status: Status) -> anyhow::Error {
     match service_kit::status::reason(&status) {
         Some(reason) => anyhow::anyhow!("{} ({reason})", status.message()),
         None => anyhow::anyhow!("{} ({:?})", status.message(), status.code()),

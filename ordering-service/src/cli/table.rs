@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use concordat_proto::ordering::v1::{GetStatusResponse, ShardStatus};
+use concordat_proto::ordering::v1::{GetStatusResponse, RegisteredGateway, ShardStatus};
 
 /// The status of a node, one line a shard.
 pub(super) fn status(status: &GetStatusResponse) -> String {
@@ -31,14 +31,63 @@ pub(super) fn status(status: &GetStatusResponse) -> String {
     ];
     let mut rows = vec![header.map(String::from)];
     rows.extend(status.shards.iter().map(row));
-    let widths: Vec<usize> =
-        (0..header.len()).map(|i| rows.iter().map(|row| row[i].len()).max().unwrap_or(0)).collect();
+    write_rows(&mut text, &rows);
+    text
+}
+
+/// Columns as wide as their widest cell.
+fn write_rows<const N: usize>(text: &mut String, rows: &[[String; N]]) {
+    let widths: Vec<usize> = (0..N).map(|i| rows.iter().map(|row| row[i].len()).max().unwrap_or(0)).collect();
     for row in rows {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(text, "{}", cells.join("  ").trim_end());
     }
+}
+
+/// Registered gateways, one line each.
+pub(super) fn gateways(gateways: &[RegisteredGateway]) -> String {
+    if gateways.is_empty() {
+        return "no gateway is registered for any group\n".into();
+    }
+    let mut rows = vec![["gateway", "groups", "holds back", "connected"].map(String::from)];
+    rows.extend(gateways.iter().map(|gateway| {
+        let connected = if gateway.connected { "yes" } else { "NO" };
+        [
+            hex(&gateway.gateway_id),
+            gateway.groups.to_string(),
+            gateway.holds_back.to_string(),
+            connected.into(),
+        ]
+    }));
+    let mut text = String::new();
+    write_rows(&mut text, &rows);
     text
+}
+
+/// What an operator should know before a gateway is evicted.
+pub(super) fn cost_of_eviction(gateway: &RegisteredGateway) -> String {
+    let warning = if gateway.connected {
+        "\nIt is CONNECTED now: evict it only if its disk is lost, and stop it first."
+    } else {
+        ""
+    };
+    format!(
+        "Gateway {} is registered for {} groups, and keeps old states from being deleted in {} of them.\n\
+         Evicted, it blocks nobody any more. What it accepted without a quorum and still holds comes late: members read it only if \
+         they still hold the states, and its authors have to send again.{warning}",
+        hex(&gateway.gateway_id),
+        gateway.groups,
+        gateway.holds_back
+    )
+}
+
+/// Hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn row(shard: &ShardStatus) -> [String; 11] {
@@ -92,6 +141,25 @@ mod tests {
         });
         assert!(text.contains("NO, 900 ms"), "{text}");
         assert!(text.contains("node 2"));
+    }
+
+    #[test]
+    fn the_cost_of_an_eviction_is_said_and_a_connected_gateway_stands_out() {
+        let gone = RegisteredGateway {
+            gateway_id: vec![0xab; 16].into(),
+            groups: 7,
+            holds_back: 3,
+            connected: false,
+        };
+        let text = gateways(std::slice::from_ref(&gone));
+        assert!(text.contains(&"ab".repeat(16)) && text.contains("NO"), "{text}");
+        let cost = cost_of_eviction(&gone);
+        assert!(
+            cost.contains("7 groups") && cost.contains("3 of them") && cost.contains("comes late"),
+            "{cost}"
+        );
+        let here = RegisteredGateway { connected: true, ..gone };
+        assert!(cost_of_eviction(&here).contains("CONNECTED"));
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use concordat_proto::raft::v1::{AddLearner, administer_request::Change};
+use concordat_proto::{
+    convert::gateway_id,
+    log::v1::Refused,
+    raft::v1::{AddLearner, administer_request::Change},
+};
 use openraft::{
     ChangeMembers,
     errors::{ClientWriteError, RaftError},
@@ -11,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::leader::Answer;
 use crate::{
+    branches::gateways,
     error::ApiError,
     limits,
     node::Node,
@@ -42,6 +47,7 @@ pub async fn carry_out(
         Change::Promote(voters) => promote(shard, voters.node_ids.into_iter().collect(), deadline).await,
         Change::Remove(node_id) => remove(node, shard, node_id, deadline).await,
         Change::HandOver(to) => hand_over(node, shard, to, deadline).await,
+        Change::EvictGateway(id) => evict(node, shard, &id, deadline).await,
     }
 }
 
@@ -140,6 +146,14 @@ fn check_removal(
         )));
     }
     Ok(())
+}
+
+async fn evict(node: &Node, shard: &Shard, id: &[u8], deadline: Instant) -> Result<Answer, ApiError> {
+    let gateway = gateway_id("evict_gateway", id).map_err(|error| Refused::from(&error))?;
+    match timeout_at(deadline, gateways::evict(node, shard, gateway)).await {
+        Ok(evicted) => evicted.map(|_| Answer::Done),
+        Err(_) => Err(unfinished(format!("evicting the gateway from the groups of shard {}", shard.id()))),
+    }
 }
 
 async fn hand_over(node: &Node, shard: &Shard, to: NodeId, deadline: Instant) -> Result<Answer, ApiError> {

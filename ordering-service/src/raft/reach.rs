@@ -7,6 +7,7 @@ use std::{
 };
 
 use concordat_proto::raft::v1::{LedShard, PingRequest};
+use group_log::fork::GatewayId;
 use parking_lot::Mutex;
 use tokio::{
     task::JoinSet,
@@ -19,6 +20,7 @@ use super::{
     timing::Timing,
     types::{Membership, NodeId, NodeInfo, ShardId},
 };
+use crate::limits::GATEWAYS_PER_NODE;
 
 /// What pings have told so far.
 #[derive(Default)]
@@ -27,6 +29,8 @@ pub struct Reach {
     answered: Mutex<HashMap<NodeId, Instant>>,
     /// The newest proof that a leader has a quorum.
     proofs: Mutex<HashMap<ShardId, LeaderProof>>,
+    /// Gateways that watch other nodes, by node, as its last answer said.
+    gateways: Mutex<HashMap<NodeId, BTreeSet<GatewayId>>>,
 }
 
 /// At `at`, this leader had a quorum in this term.
@@ -100,6 +104,8 @@ impl Reach {
         let answer = peer.ask(limit, client.ping(PingRequest { hello: peer.hello() })).await?;
         self.answered.lock().insert(peer.node_id(), sent);
         self.note(peer.node_id(), sent, &answer.led);
+        let gateways = answer.gateways.iter().filter_map(|id| id.as_ref().try_into().ok().map(GatewayId));
+        self.gateways.lock().insert(peer.node_id(), gateways.take(GATEWAYS_PER_NODE).collect());
         Ok(())
     }
 
@@ -118,6 +124,18 @@ impl Reach {
     /// The newest proof for a shard that another node leads.
     pub fn proof(&self, shard: ShardId) -> Option<LeaderProof> {
         self.proofs.lock().get(&shard).copied()
+    }
+
+    /// Gateways that watch a node which answered a ping within `limit`.
+    pub fn gateways(&self, limit: Duration) -> BTreeSet<GatewayId> {
+        let reachable = self.reachable(limit);
+        let gateways = self.gateways.lock();
+        gateways
+            .iter()
+            .filter(|(node, _)| reachable.contains(node))
+            .flat_map(|(_, ids)| ids)
+            .copied()
+            .collect()
     }
 
     /// The nodes that answered a ping within `limit`.

@@ -4,6 +4,7 @@
 
 mod backup;
 mod bad_input;
+mod branches;
 mod joining;
 mod membership;
 mod reads;

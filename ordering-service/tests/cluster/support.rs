@@ -72,6 +72,11 @@ impl Cluster {
         Self { dir, nodes: cluster.into_nodes().into_iter().map(Some).collect(), adjust }
     }
 
+    /// Nodes that were started otherwise.
+    pub(crate) fn of(dir: TempDir, cluster: DevCluster) -> Self {
+        Self { dir, nodes: cluster.into_nodes().into_iter().map(Some).collect(), adjust: |_| {} }
+    }
+
     /// Nodes that belong to no cluster.
     pub(crate) async fn empty(nodes: u64) -> Self {
         let mut cluster = Self { dir: TempDir::new().unwrap(), nodes: Vec::new(), adjust: |_| {} };
