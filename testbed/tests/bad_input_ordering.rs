@@ -8,9 +8,11 @@ use bytes::Bytes;
 use concordat_proto::{
     log::v1::{self as log, Reason, content::Content},
     ordering::v1::{
-        AckWelcomes, AssignGroup, ClaimKeyPackage, Command, FollowGroup, GetHeadRequest, GroupSubmission,
-        LocateRequest, ReadEntriesRequest, ReadInboxRequest, SubscribeRequest, UploadKeyPackages,
-        command::Command as Kind, outcome::Outcome, subscribe_request, subscribe_response,
+        AckPosition, AckWelcomes, AssignGroup, ClaimKeyPackage, CloseCollection, Command, EvictGateway,
+        FollowGroup, GetHeadRequest, GroupSubmission, LocateRequest, NoteGateways, ReadBranchEntriesRequest,
+        ReadEntriesRequest, ReadInboxRequest, RegisterGateway, ReportBranches, SubscribeRequest,
+        UploadKeyPackages, WatchQuorumRequest, command::Command as Kind, outcome::Outcome, subscribe_request,
+        subscribe_response,
     },
 };
 use group_log::{
@@ -141,6 +143,51 @@ fn group_submission(submission: GroupSubmission) -> Command {
 
 fn commit(message: impl Into<Bytes>) -> Content {
     Content::Commit(log::Commit { message: message.into(), ..log::Commit::default() })
+}
+
+/// Commands about branches and gateways. The group has none, because it is plain MLS.
+fn branch_cases(shard: u32, group: &Bytes, state: &Bytes) -> Vec<(&'static str, u32, Command, Reason)> {
+    let gateway_id = || Bytes::from_static(&[7; 16]);
+    let report = |group: &Bytes, gateway_id, entries| {
+        let report = ReportBranches { group_id: group.clone(), gateway_id, entries, complete: true };
+        Command { command: Some(Kind::ReportBranches(report)) }
+    };
+    let entry = log::BranchEntry {
+        parent_state_id: state.clone(),
+        author: Bytes::from_static(b"somebody"),
+        content: Some(log::Content { content: Some(commit("c")) }),
+        facts: None,
+    };
+    let empty = log::BranchEntry { content: None, ..entry.clone() };
+    let facts = Some(log::CommitFacts { adds: vec![Bytes::from_static(b"short")], ..Default::default() });
+    let wrong_facts = log::BranchEntry { facts, ..entry.clone() };
+    let none = Bytes::from_static(b"none");
+    let of = |kind| Command { command: Some(kind) };
+    let ack =
+        |group_id| of(Kind::AckPosition(AckPosition { group_id, gateway_id: gateway_id(), position: 1 }));
+    let register = RegisterGateway { group_id: group.clone(), gateway_id: gateway_id(), position: 1 };
+    let close = CloseCollection { group_id: group.clone(), collection: 1, nonce: vec![0; 32].into() };
+    let evict = EvictGateway { group_id: group.clone(), gateway_id: gateway_id() };
+    let note = NoteGateways { gateway_ids: vec![gateway_id()] };
+    vec![
+        ("a report", shard, report(group, gateway_id(), vec![entry.clone()]), Reason::WrongKind),
+        (
+            "a report on no group",
+            shard,
+            report(&none, gateway_id(), vec![entry.clone()]),
+            Reason::GroupNotFound,
+        ),
+        ("a report of nobody", shard, report(group, Bytes::new(), vec![entry.clone()]), Reason::Malformed),
+        ("a report of nothing", shard, report(group, gateway_id(), vec![empty]), Reason::Malformed),
+        ("a report with no leaf", shard, report(group, gateway_id(), vec![wrong_facts]), Reason::Malformed),
+        ("a report elsewhere", 0, report(group, gateway_id(), vec![entry]), Reason::WrongShard),
+        ("an acknowledgement", shard, ack(group.clone()), Reason::WrongKind),
+        ("an acknowledgement of no group", shard, ack(none), Reason::GroupNotFound),
+        ("a registration", shard, of(Kind::RegisterGateway(register)), Reason::WrongKind),
+        ("a close from outside", shard, of(Kind::CloseCollection(close)), Reason::PermissionDenied),
+        ("an eviction from outside", shard, of(Kind::EvictGateway(evict)), Reason::PermissionDenied),
+        ("a sign of life from outside", shard, of(Kind::NoteGateways(note)), Reason::PermissionDenied),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,6 +324,7 @@ async fn every_bad_command_is_refused_with_its_reason() {
             Reason::Malformed,
         ),
     ];
+    let cases = cases.into_iter().chain(branch_cases(*shard, group, state));
     let mut wrong = Vec::new();
     for (what, shard, command, expected) in cases {
         match client.attempt(shard, command.encode_to_vec().into()).await {
@@ -347,6 +395,19 @@ async fn bad_reads_and_subscriptions_are_refused_with_their_reason() {
     assert_eq!(service_kit::status::reason(&status).as_deref(), Some("MALFORMED"), "Locate: {status}");
     let status = wire.read_inbox(ReadInboxRequest::default()).await.unwrap_err();
     assert_eq!(service_kit::status::reason(&status).as_deref(), Some("MALFORMED"), "ReadInbox: {status}");
+
+    let branch_reads = [
+        (world.group.clone(), vec![Bytes::from_static(b"short")], "MALFORMED"),
+        (world.group.clone(), vec![Bytes::from_static(&[1; 32]); 1025], "TOO_LARGE"),
+        (Bytes::from_static(b"none"), Vec::new(), "GROUP_NOT_FOUND"),
+        (Bytes::new(), Vec::new(), "MALFORMED"),
+    ];
+    for (group_id, ids, expected) in branch_reads {
+        let status = wire.read_branch_entries(ReadBranchEntriesRequest { group_id, ids }).await.unwrap_err();
+        assert_eq!(service_kit::status::reason(&status).as_deref(), Some(expected), "{status}");
+    }
+    let status = wire.watch_quorum(WatchQuorumRequest { gateway_id: vec![1; 15].into() }).await.unwrap_err();
+    assert_eq!(service_kit::status::reason(&status).as_deref(), Some("MALFORMED"), "WatchQuorum: {status}");
 
     // One bad request on a shared stream ends its own subscription only.
     let follow = |id, group_id: &Bytes, cursor| SubscribeRequest {
