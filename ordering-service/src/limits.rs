@@ -87,7 +87,8 @@ pub const COLLECTIONS_AT_ONCE: usize = 1_024;
 pub const CLOSES_AT_ONCE: usize = 64;
 /// How often a leader looks at registered gateways.
 pub const GATEWAYS_INTERVAL: Duration = Duration::from_secs(1);
-/// A leader writes down that a gateway is there when it was last written down so long ago.
+/// A leader writes down which gateways are there when that was last done so long ago. Well below
+/// [`NOTES_APART`](crate::storage::limits::NOTES_APART).
 pub const NOTE_AFTER: Duration = Duration::from_secs(3600);
 /// Groups of a gateway that are read at once.
 pub const GROUPS_PER_PAGE: usize = 256;

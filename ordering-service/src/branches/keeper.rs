@@ -27,7 +27,7 @@ use crate::{
     limits, metrics,
     node::Node,
     raft::{shard::SharedShard, types::ShardId},
-    storage::OpenCollection,
+    storage::{OpenCollection, limits::NOTED_GATEWAYS},
 };
 
 /// Why a collection is ended.
@@ -87,34 +87,39 @@ impl Keeper {
         }
         let live = self.node.live_gateways();
         let reader = shard.reader().clone();
-        let open = blocking(move || Ok(reader.open_collections(limits::COLLECTIONS_AT_ONCE)?)).await?;
+        let read = blocking(move || {
+            let open = reader.open_collections(limits::COLLECTIONS_AT_ONCE)?;
+            let forks =
+                open.iter().map(|open| reader.fork_state(&open.group_id)).collect::<Result<Vec<_>, _>>()?;
+            Ok((open, forks))
+        });
+        let (open, forks) = read.await?;
         self.forget_closed(shard.id(), &open);
-        self.close_what_is_due(shard, &open, &live).await?;
+        self.close_what_is_due(shard, &open, &forks, &live).await;
         if look {
             let reader = shard.reader().clone();
-            let (known, owing) = blocking(move || {
+            let (known, owing, noted_at_ms) = blocking(move || {
                 let known = reader.gateways(limits::GATEWAYS_PER_SHARD)?;
-                Ok((known, reader.groups_that_owe(limits::GROUPS_COUNTED)?))
+                let owing = reader.groups_that_owe(limits::GROUPS_COUNTED)?;
+                Ok((known, owing, reader.gateways_noted_at_ms()?))
             })
             .await?;
             self.tell(shard, &open, owing, &known.iter().map(|known| known.id).collect::<Vec<_>>(), &live);
-            let waits = &self.node.config.waits;
             let now_ms = self.node.clock.now_ms();
-            let note: Vec<_> = known
-                .iter()
-                .filter(|known| {
-                    live.contains(&known.id) && older(known.seen_at_ms, now_ms, limits::NOTE_AFTER)
-                })
-                .map(|known| known.id)
-                .collect();
-            self.note(shard, &note).await;
-            let gone = known.iter().filter(|known| {
-                !live.contains(&known.id)
-                    && waits.evict_after.is_some_and(|after| older(known.seen_at_ms, now_ms, after))
-            });
-            for gateway in gone {
+            if noted_at_ms.is_none_or(|noted| older(noted, now_ms, limits::NOTE_AFTER)) {
+                // Whoever is gone is judged after that, because a time without a quorum counts for nobody.
+                let here: Vec<_> =
+                    known.iter().map(|known| known.id).filter(|id| live.contains(id)).collect();
+                self.note(shard, &here).await;
+                return Ok(());
+            }
+            let after = self.node.config.waits.evict_after;
+            let is_gone = |seen_at_ms| after.is_some_and(|after| older(seen_at_ms, now_ms, after));
+            for gateway in known.iter().filter(|known| !live.contains(&known.id) && is_gone(known.seen_at_ms))
+            {
                 let groups = gateways::evict(&self.node, shard, gateway.id).await?;
-                tracing::warn!(shard = shard.id(), groups, gateway = ?gateway.id, "a gateway was gone for too long: evicted");
+                let (shard, gateway) = (shard.id(), gateway.id);
+                tracing::warn!(shard, groups, ?gateway, "a gateway was gone for too long: evicted");
             }
         }
         Ok(())
@@ -129,11 +134,12 @@ impl Keeper {
         &mut self,
         shard: &SharedShard,
         open: &[OpenCollection],
+        forks: &[ForkState],
         live: &BTreeSet<GatewayId>,
-    ) -> Result<(), ApiError> {
+    ) {
         let now_ms = self.node.clock.now_ms();
         let mut due = Vec::new();
-        for collection in open {
+        for (collection, fork) in open.iter().zip(forks) {
             let waits = &self.node.config.waits;
             let key = (shard.id(), collection.group_id.clone(), collection.number);
             let known = self.known.entry(key).or_insert_with(|| {
@@ -142,9 +148,7 @@ impl Keeper {
                 Known { since: Instant::now(), age: age.min(waits.collect_for) }
             });
             let age = known.age + known.since.elapsed();
-            let (reader, group) = (shard.reader().clone(), collection.group_id.clone());
-            let fork = blocking(move || Ok(reader.fork_state(&group)?)).await?;
-            if let Some(cause) = why_due(&fork, live, age, waits) {
+            if let Some(cause) = why_due(fork, live, age, waits) {
                 due.push((collection.clone(), cause));
             }
         }
@@ -154,12 +158,12 @@ impl Keeper {
                 close(node, shard, collection, cause)
             })
             .await;
-        Ok(())
     }
 
     /// Remembers in the replicated state that gateways are there.
     async fn note(&self, shard: &SharedShard, live: &[GatewayId]) {
-        for ids in live.chunks(crate::storage::limits::NOTED_GATEWAYS) {
+        let parts: Vec<_> = live.chunks(NOTED_GATEWAYS).collect();
+        for ids in if parts.is_empty() { vec![&[][..]] } else { parts } {
             let gateway_ids = ids.iter().map(|id| Bytes::copy_from_slice(&id.0)).collect();
             let note = command::Command::NoteGateways(NoteGateways { gateway_ids });
             // What fails now is noted at the next look.

@@ -32,6 +32,9 @@ pub const REPORTS_AT_HAND: usize = 8;
 /// A gateway's last sign of life is written again when it is older than this.
 pub const SEEN_RESOLUTION: Duration = Duration::from_secs(60);
 
+/// Leaders note which gateways are there at least once an hour. A longer time without is one without a quorum, and counts for nobody.
+pub const NOTES_APART: Duration = Duration::from_secs(2 * 3600);
+
 /// Gateways in one [`NoteGateways`](concordat_proto::ordering::v1::NoteGateways).
 pub const NOTED_GATEWAYS: usize = 1024;
 

@@ -72,6 +72,11 @@ impl<'a> Batch<'a> {
         self.changes.insert(key.encode(), None);
     }
 
+    /// Puts the row with these bytes as its key.
+    pub(crate) fn put_key(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
+        self.changes.insert(key, Some(value.into()));
+    }
+
     /// Deletes the row with these bytes as its key.
     pub(crate) fn delete_key(&mut self, key: Vec<u8>) {
         self.changes.insert(key, None);

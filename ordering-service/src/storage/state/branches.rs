@@ -1,7 +1,7 @@
 //! What a leader must find without looking at every group: open collections, the groups of a gateway, when a gateway was last seen,
 //! groups in which removals are owed.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use concordat_proto::{
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::storage::{
     error::StorageError,
-    limits::{NOTED_GATEWAYS, SEEN_RESOLUTION},
+    limits::{NOTED_GATEWAYS, NOTES_APART, SEEN_RESOLUTION},
     wire::{DecodeError, Fields, Put},
 };
 
@@ -146,6 +146,7 @@ pub(super) fn note_gateways(
     let ids: Result<Vec<_>, _> = ids.iter().map(|id| convert::gateway_id("gateway_ids", id)).collect();
     match ids {
         Ok(ids) => {
+            skip_outage(batch, origin.at_ms)?;
             for id in ids {
                 note(batch, &id.0, origin.at_ms)?;
             }
@@ -153,6 +154,22 @@ pub(super) fn note_gateways(
         }
         Err(error) => Ok(Outcome::Refused(Refused::from(&error))),
     }
+}
+
+/// Without a quorum nobody can be seen: such a time is added to everybody's last sign of life, so that gateways which held branches
+/// through a long outage are not taken for gone.
+fn skip_outage(batch: &mut Batch<'_>, at_ms: u64) -> Result<(), StorageError> {
+    let before = batch.get_number(&RowKey::Noted, "the last note")?.unwrap_or(at_ms);
+    let outage = at_ms.saturating_sub(before);
+    if Duration::from_millis(outage) > NOTES_APART {
+        let (first, last) = (RowKey::Gateway { gateway: &[0; 16] }, RowKey::Gateway { gateway: &[0xff; 16] });
+        for (key, seen) in batch.range(&first, &last)? {
+            let seen = decode_number(seen).map_err(|error| batch.rows.bad_row("a gateway", error))?;
+            batch.put_key(key, encode_number(seen.saturating_add(outage)));
+        }
+    }
+    batch.put_number(&RowKey::Noted, at_ms);
+    Ok(())
 }
 
 /// Remembers when a gateway was seen, if it is registered for any group, and not with every command.

@@ -83,6 +83,11 @@ impl ShardReader {
         })
     }
 
+    /// When a leader last noted which gateways are there: its wall clock, in milliseconds since 1970.
+    pub fn gateways_noted_at_ms(&self) -> Result<Option<u64>, StorageError> {
+        self.read(|rows| get_as(rows, &RowKey::Noted, decode_number))
+    }
+
     /// Groups that a gateway is registered for, after `after` in the order of keys, at most `max`.
     pub fn groups_of(
         &self,

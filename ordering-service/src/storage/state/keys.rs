@@ -30,6 +30,7 @@
 //! | 51 | gateway, group | nothing: the gateway is registered for the group |
 //! | 52 | gateway | when it was last seen |
 //! | 53 | group | how many removals are owed |
+//! | 54 | | when a leader last noted which gateways are there |
 
 use bytes::Bytes;
 
@@ -62,6 +63,7 @@ const OPEN: u8 = 0x50;
 const GROUP_OF: u8 = 0x51;
 const GATEWAY: u8 = 0x52;
 const OWED: u8 = 0x53;
+const NOTED: u8 = 0x54;
 
 /// The key of one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +95,7 @@ pub(crate) enum RowKey<'a> {
     GroupOf { gateway: &'a [u8; 16], group: &'a [u8] },
     Gateway { gateway: &'a [u8; 16] },
     Owed { group: &'a [u8] },
+    Noted,
 }
 
 impl RowKey<'_> {
@@ -127,6 +130,7 @@ impl RowKey<'_> {
             RowKey::GroupOf { gateway, group } => key(GROUP_OF).bytes(gateway).name(group),
             RowKey::Gateway { gateway } => key(GATEWAY).bytes(gateway),
             RowKey::Owed { group } => key(OWED).name(group),
+            RowKey::Noted => key(NOTED),
         }
         .0
     }
@@ -154,7 +158,7 @@ pub(crate) fn row_kind(key: &[u8]) -> Result<RowKind, DecodeError> {
         Some(
             &(HEAD | COMMIT | RECENT | FORK | RECORDED | CANDIDATE | MEMBER | REPORTED | MARK | WELCOME
             | INBOX | SHARD_OF | KEY_PACKAGES | KEY_PACKAGE | KEY_PACKAGE_REF | CLAIM | CLAIM_ORDER
-            | LAST_RESORT | OPEN | GROUP_OF | GATEWAY | OWED),
+            | LAST_RESORT | OPEN | GROUP_OF | GATEWAY | OWED | NOTED),
         ) => Ok(RowKind::Plain),
         Some(&got) => Err(DecodeError::Value { what: "row tag", got: got.into() }),
         None => Err(DecodeError::Short { what: "row tag", needed: 1, left: 0 }),
@@ -248,6 +252,7 @@ mod tests {
             }
             GATEWAY => RowKey::Gateway { gateway: rest.try_into().unwrap() },
             OWED => RowKey::Owed { group: take_name(&mut rest) },
+            NOTED => RowKey::Noted,
             WELCOME => RowKey::Welcome { client: take_name(&mut rest), position: number() },
             INBOX => RowKey::Inbox { client: take_name(&mut rest) },
             SHARD_OF => RowKey::ShardOf { group: take_name(&mut rest) },
@@ -300,6 +305,7 @@ mod tests {
                 RowKey::GroupOf { gateway, group },
                 RowKey::Gateway { gateway },
                 RowKey::Owed { group },
+                RowKey::Noted,
             ];
             prop_assert_eq!(trailing_name(&RowKey::Open { group }.encode(), 0).unwrap(), group);
             prop_assert_eq!(trailing_name(&RowKey::GroupOf { gateway, group }.encode(), 16).unwrap(), group);

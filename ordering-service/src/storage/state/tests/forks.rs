@@ -247,12 +247,30 @@ fn a_gateway_that_is_seen_is_noted_now_and_then() {
         encode(Cmd::NoteGateways(concordat_proto::ordering::v1::NoteGateways { gateway_ids: ids }))
     };
     let known = Bytes::copy_from_slice(&GATEWAY.0);
-    for (at_ms, expected) in [(30_000, 7), (70_000, 70_000), (80_000, 70_000), (60, 70_000)] {
+    let hour = 3_600_000;
+    let cases = [
+        (30_000, 7),
+        (70_000, 70_000),
+        (80_000, 70_000),
+        (70_000 + hour, 70_000 + hour),
+        // A clock that goes back takes nothing away.
+        (60 + hour, 70_000 + hour),
+    ];
+    for (at_ms, expected) in cases {
         machine.at_ms = at_ms;
         machine.apply_one(note(vec![known.clone(), Bytes::from_static(&[9; 16])]));
         assert_eq!(seen(&machine), expected);
     }
-    assert_eq!(machine.reader.gateways(10).unwrap().len(), 2, "only registered gateways are noted");
+    let known = machine.reader.gateways(10).unwrap();
+    assert_eq!(known.len(), 2, "only registered gateways are noted");
+    assert_eq!(known[1].seen_at_ms, 7, "the other was not there");
+    // Three days without a note are days without a quorum: they count for nobody.
+    machine.at_ms = 60 + 73 * hour;
+    machine.apply_one(note(Vec::new()));
+    let seen: Vec<_> = machine.reader.gateways(10).unwrap().iter().map(|known| known.seen_at_ms).collect();
+    assert_eq!(seen, [70_000 + 73 * hour, 7 + 72 * hour]);
+    assert_eq!(machine.reader.gateways_noted_at_ms().unwrap(), Some(machine.at_ms));
+    let known = Bytes::copy_from_slice(&GATEWAY.0);
     assert_eq!(reason(&machine.apply_one(note(vec![Bytes::new()]))), Some(Reason::Malformed));
     assert_eq!(reason(&machine.apply_one(note(vec![known; 1025]))), Some(Reason::TooLarge));
 }
