@@ -171,11 +171,7 @@ pub(super) async fn run(mut admin: Admin) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) async fn evict(
-    client: &mut AdminClient<Channel>,
-    gateway: GatewayId,
-    yes: bool,
-) -> anyhow::Result<()> {
+async fn evict(client: &mut AdminClient<Channel>, gateway: GatewayId, yes: bool) -> anyhow::Result<()> {
     let gateway_id = Bytes::copy_from_slice(&gateway.0);
     let listed = client.list_gateways(ListGatewaysRequest {}).await.map_err(told)?.into_inner();
     let found = listed.gateways.into_iter().find(|listed| listed.gateway_id == gateway_id);
@@ -198,7 +194,7 @@ fn parse_gateway(text: &str) -> Result<GatewayId, String> {
     id.ok_or_else(|| format!("expected 32 hexadecimal digits, got {text:?}"))
 }
 
-fn told(status: Status) -> anyhow::Error {
+pub(super) fn told(status: Status) -> anyhow::Error {
     match service_kit::status::reason(&status) {
         Some(reason) => anyhow::anyhow!("{} ({reason})", status.message()),
         None => anyhow::anyhow!("{} ({:?})", status.message(), status.code()),

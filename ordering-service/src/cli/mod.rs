@@ -35,7 +35,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node until SIGTERM or SIGINT.
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Make the first node of a new cluster out of a backup (see `admin backup`). The other nodes start empty, with --join.
     Restore(restore::Restore),
     /// Ask a node or a gateway on this machine whether it lives, or is ready; fails if not. For health checks of containers.
@@ -50,7 +50,7 @@ enum Command {
 /// What went wrong, in words for an operator.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Serve(serve) => serve::run(serve).await,
+        Command::Serve(serve) => serve::run(*serve).await,
         Command::Restore(restore) => restore::run(restore).await,
         Command::Probe(probe) => probe::run(probe).await,
         Command::Admin(admin) => admin::run(admin).await,
