@@ -150,10 +150,16 @@ fn is_temporary(status: &Status) -> bool {
     )
 }
 
+/// A group, and one of its epochs.
+type Epoch = (Vec<u8>, u64);
+
+/// When it arrived at each site first.
+type FirstAt = HashMap<String, Instant>;
+
 /// When which commit arrived at which site first.
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals {
-    seen: Mutex<HashMap<(Vec<u8>, u64), HashMap<String, Instant>>>,
+    seen: Mutex<HashMap<Epoch, FirstAt>>,
 }
 
 impl Arrivals {
