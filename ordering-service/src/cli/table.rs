@@ -1,10 +1,10 @@
 //! Status as a table for people.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
-use concordat_proto::ordering::v1::{GetStatusResponse, RegisteredGateway, ShardStatus};
+use concordat_proto::ordering::v1::{GetStatusResponse, NodeAddress, RegisteredGateway, ShardStatus};
 
-/// The status of a node, one line a shard.
+/// The status of a node: one line a shard, then one line a member.
 pub(super) fn status(status: &GetStatusResponse) -> String {
     let mut text = String::new();
     let cluster = if status.cluster_id.is_empty() {
@@ -32,7 +32,39 @@ pub(super) fn status(status: &GetStatusResponse) -> String {
     let mut rows = vec![header.map(String::from)];
     rows.extend(status.shards.iter().map(row));
     write_rows(&mut text, &rows);
+    text.push('\n');
+    write_rows(&mut text, &nodes(status));
     text
+}
+
+/// Every member: where it is, and what it does in how many shards.
+fn nodes(status: &GetStatusResponse) -> Vec<[String; 7]> {
+    let mut members: BTreeMap<u64, (&NodeAddress, usize, usize)> = BTreeMap::new();
+    for shard in &status.shards {
+        for (nodes, votes) in [(&shard.voters, 1), (&shard.learners, 0)] {
+            for node in nodes {
+                let member = members.entry(node.node_id).or_insert((node, 0, 0));
+                member.1 += votes;
+                member.2 += 1 - votes;
+            }
+        }
+    }
+    let header = ["node", "site", "votes in", "learns in", "leads", "peers reach it at", "API"];
+    let mut rows = vec![header.map(String::from)];
+    rows.extend(members.into_values().map(|(node, votes, learns)| {
+        let leads = status.shards.iter().filter(|shard| shard.leader_node_id == node.node_id).count();
+        let site = if node.site.is_empty() { "-" } else { &node.site };
+        [
+            node.node_id.to_string(),
+            site.to_owned(),
+            votes.to_string(),
+            learns.to_string(),
+            leads.to_string(),
+            node.peer_address.clone(),
+            node.address.clone(),
+        ]
+    }));
+    rows
 }
 
 /// Columns as wide as their widest cell.
@@ -101,9 +133,8 @@ fn row(shard: &ShardStatus) -> [String; 11] {
         (true, age) => format!("yes, {age} ms"),
         (false, age) => format!("NO, {age} ms"),
     };
-    let ids = |nodes: &[concordat_proto::ordering::v1::NodeAddress]| {
-        nodes.iter().map(|n| n.node_id.to_string()).collect::<Vec<_>>().join(",")
-    };
+    let ids =
+        |nodes: &[NodeAddress]| nodes.iter().map(|n| n.node_id.to_string()).collect::<Vec<_>>().join(",");
     let mut behind: Vec<String> = shard
         .matched_index
         .iter()
@@ -160,6 +191,35 @@ mod tests {
         );
         let here = RegisteredGateway { connected: true, ..gone };
         assert!(cost_of_eviction(&here).contains("CONNECTED"));
+    }
+
+    #[test]
+    fn every_member_is_shown_once_with_what_it_does() {
+        let node = |node_id| NodeAddress {
+            node_id,
+            peer_address: format!("n{node_id}:7200"),
+            address: format!("n{node_id}:7100"),
+            site: if node_id == 2 { "east".into() } else { String::new() },
+        };
+        let shard = |shard| ShardStatus {
+            shard,
+            leader_node_id: 2,
+            voters: vec![node(1), node(2)],
+            learners: vec![node(3)],
+            ..Default::default()
+        };
+        let status = GetStatusResponse {
+            cluster_id: "c".into(),
+            shards: vec![shard(0), shard(1)],
+            ..Default::default()
+        };
+        let text = super::status(&status);
+        let line = |start: &str| {
+            let found = text.lines().find(|line| line.starts_with(start));
+            found.unwrap_or_default().split_whitespace().collect::<Vec<_>>()
+        };
+        assert_eq!(line("2 "), ["2", "east", "2", "0", "2", "n2:7200", "n2:7100"], "{text}");
+        assert_eq!(line("3 "), ["3", "-", "0", "2", "0", "n3:7200", "n3:7100"], "{text}");
     }
 
     #[test]

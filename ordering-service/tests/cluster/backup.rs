@@ -39,7 +39,8 @@ async fn a_new_cluster_holds_what_was_saved_and_goes_on_from_there() {
     for name in groups {
         source.group_with(name, commits).await;
     }
-    let folder = source.path().join("backup");
+    let backups = tempfile::tempdir().unwrap();
+    let folder = backups.path().join("backup");
     let (saved, ()) = tokio::join!(back_up(&source, 2, &folder), source.group_with("meanwhile", 40));
     let manifest = saved.unwrap();
     assert_eq!(manifest.shards.len(), 2);
@@ -91,13 +92,13 @@ async fn a_new_cluster_holds_what_was_saved_and_goes_on_from_there() {
 async fn a_damaged_backup_is_refused_before_anything_is_written() {
     let source = Cluster::start(1).await;
     source.group_with("group", 10).await;
-    let folder = source.path().join("backup");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let folder = elsewhere.path().join("backup");
     back_up(&source, 1, &folder).await.unwrap();
     let exists = back_up(&source, 1, &folder).await.unwrap_err();
     assert!(matches!(exists, BackupError::Exists(_)), "{exists}");
     source.stop().await;
 
-    let elsewhere = tempfile::tempdir().unwrap();
     let data_dir = elsewhere.path().join("data");
     let refused = async || {
         let restored = restore(&folder, &data_dir, 1, NodeInfo::default(), &Randomness::from_os()).await;
