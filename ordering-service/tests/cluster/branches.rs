@@ -144,7 +144,7 @@ async fn branches_are_collected_until_every_gateway_that_is_there_has_reported()
         matches!(cluster.submit(SHARD, impatient.clone()).await, Outcome::Reconciling(_)),
         "B is waited for"
     );
-    cluster.submit(SHARD, report(B, &[lost.clone()])).await;
+    cluster.submit(SHARD, report(B, std::slice::from_ref(&lost))).await;
     until_seq(&cluster, 4).await;
 
     let marked = subscriber.entries(0, 4).await;
@@ -246,7 +246,7 @@ async fn removals_come_first_and_an_evicted_gateway_is_late() {
     let again = cluster.admin(2).await.evict_gateway(request).await.unwrap().into_inner();
     assert_eq!(again.groups, 0);
     let late = entry(first, commit("late"), by(2));
-    cluster.submit(SHARD, report(B, &[late.clone()])).await;
+    cluster.submit(SHARD, report(B, std::slice::from_ref(&late))).await;
     until_seq(&cluster, 6).await;
     for node_id in 1..=3 {
         let expected = ["create", "commit", "side", "commit", "stable", "late"];
