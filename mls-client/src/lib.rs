@@ -69,4 +69,4 @@ pub use identity::{DEFAULT_CIPHERSUITE, Identity};
 pub use provider::Values;
 pub use service_kit::rng::Randomness;
 pub use store::{LeftReason, Place, Status, Store, StoredMessage};
-pub use transport::{CallError, GrpcTransport, Mode, Transport};
+pub use transport::{CallError, GrpcTransport, Mode, Security, Transport};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use service_kit::{
-    loopback::plaintext_listen_address,
+    loopback::loopback_address,
     net::{Incoming, SharedNetwork, tcp_network},
     resolve::routed,
     rng::Randomness,
@@ -17,14 +17,13 @@ use service_kit::{
 use crate::{
     demls::Times,
     dev,
+    secured::Secured,
     server::{DemlsParts, Gateway, Parts},
     settings::Settings,
 };
 
 /// What is logged unless CONCORDAT_LOG says otherwise.
 const LOG_FILTER: &str = "info,openraft=error";
-
-const REMEDY: &str = "--insecure-plaintext";
 
 /// The public side of Concordat, a delivery service for MLS groups.
 #[derive(Debug, Parser)]
@@ -97,18 +96,22 @@ impl Serve {
         telemetry::init(settings.log_json.unwrap_or_default(), LOG_FILTER)?;
         let config = settings.config()?;
         let network = routed(tcp_network(), config.routes);
-        let incoming = listen(&network, "API", &config.listen, config.insecure_plaintext).await?;
-        let admin = listen(&network, "admin", &config.admin_listen, config.insecure_plaintext).await?;
+        let secured = Secured::new(network.clone(), &config.tls, &config.clients)?;
+        let incoming = listen(&secured.clients, "API", &config.listen, secured.is_insecure()).await?;
+        let admin = listen(&network, "admin", &config.admin_listen, secured.is_insecure()).await?;
         let relay = match &config.relay_listen {
-            Some(address) => Some(listen(&network, "relay", address, config.insecure_plaintext).await?),
+            Some(address) => Some(listen(&secured.gateways, "relay", address, secured.is_insecure()).await?),
             None => None,
         };
-        let mut parts = Parts::new(config.ordering, incoming, network, Randomness::from_os());
+        let mut parts = Parts::new(config.ordering, incoming, secured.nodes, Randomness::from_os());
         parts.admin = Some(admin);
+        parts.authenticator = secured.authenticator;
         parts.demls = config.data_dir.map(|data_dir| DemlsParts {
             times: Times::of(config.profile),
             relay,
             peers: config.relay,
+            network: Some(secured.gateways),
+            gatekeeper: secured.gatekeeper,
             ..DemlsParts::new(data_dir)
         });
         let gateway = Gateway::start(parts)?;
@@ -123,11 +126,13 @@ pub(crate) async fn listen(
     network: &SharedNetwork,
     what: &'static str,
     address: &str,
-    insecure_plaintext: bool,
+    loopback_only: bool,
 ) -> anyhow::Result<Incoming> {
-    let address = plaintext_listen_address(what, address, insecure_plaintext, REMEDY).await?;
+    if loopback_only {
+        loopback_address(what, address).await?;
+    }
     network
-        .listen(address.to_string())
+        .listen(address.to_owned())
         .await
         .with_context(|| format!("cannot serve the {what}; choose another address"))
 }

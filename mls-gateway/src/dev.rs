@@ -20,7 +20,7 @@ const DATA_SHARDS: u32 = 2;
 /// Runs until the process is told to stop.
 pub async fn run(dev: Dev) -> anyhow::Result<()> {
     let network = tcp_network();
-    let incoming = listen(&network, "API", &dev.listen, false).await?;
+    let incoming = listen(&network, "API", &dev.listen, true).await?;
     let folder = Folder::open(dev.data_dir)?;
     let cluster = DevCluster::start(folder.path(), NODES, DATA_SHARDS)
         .await

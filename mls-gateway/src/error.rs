@@ -65,6 +65,19 @@ pub enum GatewayError {
     /// The caller did not say who it is.
     #[error("{0}")]
     Unauthenticated(String),
+    /// The caller is somebody, but may not do this.
+    #[error("{0}")]
+    Denied(String),
+    /// A quota is used up.
+    #[error("{what} is used up ({limit}); try again after the hinted delay")]
+    Quota {
+        /// Whose quota of what.
+        what: &'static str,
+        /// Its value, with its unit.
+        limit: String,
+        /// When there is enough again.
+        retry_after: Duration,
+    },
     /// Nothing can be ordered now.
     #[error("no quorum orders this group now; the message is in no log; try again")]
     NoQuorum,
@@ -112,6 +125,11 @@ impl GatewayError {
         Self::Overloaded { what, limit: limit.to_string(), retry_after: OVERLOADED_RETRY_AFTER }
     }
 
+    /// The caller may not do this; `message` says why and what to do.
+    pub fn denied(message: impl Into<String>) -> Self {
+        Self::Denied(message.into())
+    }
+
     /// A request field that cannot be.
     pub(crate) fn bad_wire(error: WireError) -> Self {
         Self::bad_field(error.field, error.expected, error.got)
@@ -133,6 +151,8 @@ impl GatewayError {
             Self::GroupNotFound => Reason::GroupNotFound,
             Self::Refused(refused) => refused.reason(),
             Self::Unauthenticated(_) => Reason::Unauthenticated,
+            Self::Denied(_) => Reason::PermissionDenied,
+            Self::Quota { .. } => Reason::Quota,
             Self::NoQuorum | Self::Unreachable(_) | Self::Stopping => Reason::NoQuorum,
             Self::OutcomeUnknown => Reason::OutcomeUnknown,
             Self::Overloaded { .. } => Reason::Overloaded,
@@ -147,7 +167,7 @@ impl GatewayError {
             Self::NoQuorum | Self::Unreachable(_) | Self::Stopping => Some(NO_QUORUM_RETRY_AFTER),
             Self::OutcomeUnknown => Some(OUTCOME_UNKNOWN_RETRY_AFTER),
             Self::Reconciling => Some(RECONCILING_RETRY_AFTER),
-            Self::Overloaded { retry_after, .. } => Some(*retry_after),
+            Self::Overloaded { retry_after, .. } | Self::Quota { retry_after, .. } => Some(*retry_after),
             _ => None,
         }
     }
@@ -164,7 +184,9 @@ impl GatewayError {
                 vec![fact("head_epoch", head_epoch), fact("got", got)]
             }
             Self::Refused(refused) => refused.metadata.clone().into_iter().collect(),
-            Self::Overloaded { what, limit, .. } => vec![fact("what", what), fact("limit", limit)],
+            Self::Overloaded { what, limit, .. } | Self::Quota { what, limit, .. } => {
+                vec![fact("what", what), fact("limit", limit)]
+            }
             _ => Vec::new(),
         }
     }

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod mls;
 pub mod modes;
 pub mod relay;
+pub mod secured;
 pub mod server;
 pub mod settings;
 pub mod wire;

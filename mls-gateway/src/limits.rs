@@ -219,6 +219,15 @@ pub const CLAIM_ID_BYTES: usize = 16;
 /// Batches of Welcomes that wait for a slow client; it is served by reading from then on.
 pub const INBOX_BATCHES_MAX: usize = 16;
 
+// --- Who may do what ---
+
+/// A token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Keys that tokens are checked with.
+pub const TOKEN_KEYS_MAX: usize = 64;
+/// Tokens that are remembered once they were checked.
+pub const TOKENS_REMEMBERED: usize = 65_536;
+
 // --- The process ---
 
 /// How long calls under way may take to end when the process stops.

@@ -21,6 +21,8 @@ const RING_BYTES: &str = "concordat_gateway_ring_size_bytes";
 const ENTRIES_DELIVERED: &str = "concordat_gateway_entries_delivered_total";
 const FOLLOW_SWITCHES: &str = "concordat_gateway_follow_switches_total";
 const LOG_MISMATCHES: &str = "concordat_gateway_log_mismatches_total";
+const TOKEN_KEYS_RELOADS: &str = "concordat_gateway_token_keys_reloads_total";
+const REFUSALS: &str = "concordat_gateway_access_refusals_total";
 const MODE: &str = "concordat_gateway_shard_mode";
 const MODE_CHANGES: &str = "concordat_gateway_mode_changes_total";
 const GROUPS_IN_MODE: &str = "concordat_gateway_groups";
@@ -55,6 +57,12 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     (ENTRIES_DELIVERED, Kind::Counter, "Entries delivered to subscribers, by where they came from"),
     (FOLLOW_SWITCHES, Kind::Counter, "Times that another node was followed, by cause"),
     (LOG_MISMATCHES, Kind::Counter, "Logs that a node showed and that did not fit their hashes"),
+    (
+        TOKEN_KEYS_RELOADS,
+        Kind::Counter,
+        "Changed token keys that were read again, by result (published, refused)",
+    ),
+    (REFUSALS, Kind::Counter, "Calls refused, by why (unauthenticated, denied, not_a_member, quota)"),
     (MODE, Kind::Gauge, "Mode of a shard: 1 ordered, 2 suspect, 3 unavailable"),
     (MODE_CHANGES, Kind::Counter, "Changes of a shard's mode, by the mode entered"),
     (GROUPS_IN_MODE, Kind::Gauge, "DeMLS groups served, by mode"),
@@ -182,6 +190,14 @@ pub(crate) fn follow_switch(cause: &'static str) {
 
 pub(crate) fn log_mismatch() {
     counter!(LOG_MISMATCHES).increment(1);
+}
+
+pub(crate) fn token_keys_reload(result: &'static str) {
+    counter!(TOKEN_KEYS_RELOADS, "result" => result).increment(1);
+}
+
+pub(crate) fn refusal(why: &'static str) {
+    counter!(REFUSALS, "why" => why).increment(1);
 }
 
 pub(crate) fn mode(shard: u32, number: u8, name: &'static str) {

@@ -5,10 +5,13 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 use concordat_proto::{FILE_DESCRIPTOR_SET, gateway::v1::gateway_server::GatewayServer};
 use service_kit::{
     admin::{self, Readiness, ReadinessPart},
+    clock::{SharedClock, SystemClock},
+    limits::CONNECTION_AGE_MAX,
     metrics::{RecorderError, recorder},
     net::{Incoming, SharedNetwork},
     rng::Randomness,
     shutdown::Drain,
+    tls::Gatekeeper,
 };
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -31,7 +34,7 @@ use crate::{
     metrics,
     mls::Validator,
     modes::Mode,
-    relay::{self, Relay, listen_to_peers},
+    relay::{self, Relay, RelayApi, listen_to_peers},
 };
 
 /// Why a gateway could not be started.
@@ -66,10 +69,12 @@ pub struct Parts {
     pub network: SharedNetwork,
     /// Where claim ids and the jitter of retries come from.
     pub rng: Randomness,
-    /// Who calls.
+    /// Which client calls.
     pub authenticator: Arc<dyn Authenticator>,
     /// What it serves DeMLS groups with, if it does.
     pub demls: Option<DemlsParts>,
+    /// The time of day.
+    pub clock: SharedClock,
 }
 
 /// What a gateway serves DeMLS groups with.
@@ -82,20 +87,39 @@ pub struct DemlsParts {
     pub relay: Option<Incoming>,
     /// host:port of other gateways' relays.
     pub peers: Vec<String>,
+    /// How other gateways are reached, if not as nodes are.
+    pub network: Option<SharedNetwork>,
+    /// Which callers of the relay are gateways.
+    pub gatekeeper: Gatekeeper,
 }
 
 impl DemlsParts {
-    /// Data in `data_dir`, the times of a local network, no other gateways.
+    /// Data in `data_dir`, the times of a local network, no other gateways, everything in plaintext.
     pub fn new(data_dir: PathBuf) -> Self {
-        Self { data_dir, times: Times::default(), relay: None, peers: Vec::new() }
+        Self {
+            data_dir,
+            times: Times::default(),
+            relay: None,
+            peers: Vec::new(),
+            network: None,
+            gatekeeper: Gatekeeper::open(),
+        }
     }
 }
 
 impl Parts {
-    /// A gateway that believes what its callers say about who they are.
+    /// A gateway that believes what its callers say about who they are: for development on loopback.
     pub fn new(ordering: Vec<String>, incoming: Incoming, network: SharedNetwork, rng: Randomness) -> Self {
-        let authenticator = Arc::new(TrustMetadata);
-        Self { ordering, incoming, admin: None, network, rng, authenticator, demls: None }
+        Self {
+            ordering,
+            incoming,
+            admin: None,
+            network,
+            rng,
+            authenticator: Arc::new(TrustMetadata),
+            demls: None,
+            clock: SystemClock::shared(),
+        }
     }
 }
 
@@ -117,6 +141,7 @@ impl Gateway {
         }
         let recorder = recorder()?;
         metrics::describe();
+        service_kit::tls::describe();
         let (drain, readiness) = (Drain::new(), Readiness::new());
         let store = match &parts.demls {
             Some(demls) => Some(Arc::new(Store::open(&demls.data_dir, &parts.rng)?)),
@@ -139,6 +164,7 @@ impl Gateway {
             fanout,
             demls,
             authenticator: parts.authenticator,
+            clock: parts.clock,
             rng: parts.rng,
             drain: drain.clone(),
         };
@@ -216,6 +242,7 @@ fn serve(incoming: Incoming, api: Api, drain: Drain) -> Result<AbortOnDropHandle
             .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL * 10))
             .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT * 5))
             .http2_adaptive_window(Some(true))
+            .max_connection_age(CONNECTION_AGE_MAX)
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
             .add_service(service)
             .add_service(health_service)
@@ -243,11 +270,12 @@ fn start_demls(
     tasks.push(looking);
     tasks.push(spawn(bind(store, cluster.board.cluster_id(), bound, drain.clone())));
     let address = parts.relay.as_ref().map(|relay| relay.local_addr().to_string()).unwrap_or_default();
+    let network = parts.network.as_ref().unwrap_or(network);
     let peers = listen_to_peers(&relay, &registry, &parts.peers, network, &address);
     tasks.extend(peers.map_err(StartError::Peer)?);
     if let Some(incoming) = parts.relay {
-        let (served, drain) =
-            (relay::serve(incoming, relay, Arc::clone(&registry), address, drain.clone()), drain.clone());
+        let api = RelayApi::new(relay, Arc::clone(&registry), address);
+        let (served, drain) = (relay::serve(incoming, api, parts.gatekeeper, drain.clone()), drain.clone());
         tasks.push(spawn(async move { log_end("the relay", served.await, &drain) }));
     }
     Ok(registry)

@@ -6,11 +6,16 @@ use clap::Args;
 use ordering_service::raft::timing::Profile;
 use serde::{Deserialize, Serialize};
 use service_kit::{
+    limits::TLS_RELOAD_INTERVAL_SECONDS,
     resolve::Route,
     settings::{SettingsError, check_address},
+    tls::TlsArgs,
 };
 
-use crate::limits::RELAY_PEERS_MAX;
+use crate::{
+    limits::RELAY_PEERS_MAX,
+    secured::{ClientArgs, TOKEN_AUDIENCE},
+};
 
 /// Everything that can be set. A key of the file is the flag's name with `_` for `-`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
@@ -51,10 +56,42 @@ pub struct Settings {
     #[arg(long, env = "CONCORDAT_RESOLVE", value_delimiter = ',', value_name = "ADDRESS=INSTEAD")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolve: Option<Vec<Route>>,
-    /// Accept connections without TLS from other machines, too.
-    #[arg(long, env = "CONCORDAT_INSECURE_PLAINTEXT", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// This process's certificate (PEM), with its intermediates. Its SAN URI spiffe://DOMAIN/concordat/ROLE/NAME says who it is.
+    #[arg(long, env = "CONCORDAT_TLS_CERT", value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub insecure_plaintext: Option<bool>,
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's key (PEM).
+    #[arg(long, env = "CONCORDAT_TLS_KEY", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// The CAs whose certificates are taken (PEM).
+    #[arg(long, env = "CONCORDAT_TLS_CA", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_ca: Option<PathBuf>,
+    /// How often to look whether certificates and keys have changed, in seconds [default: 30].
+    #[arg(long, env = "CONCORDAT_TLS_RELOAD_SECONDS", value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_reload_seconds: Option<u64>,
+    /// Serve without TLS and believe what callers say about who they are. Loopback only.
+    #[arg(long, env = "CONCORDAT_INSECURE_DEV", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub insecure_dev: Option<bool>,
+    /// The certificate shown to clients (PEM), if not --tls-cert: one that they trust without knowing the cluster's CA.
+    #[arg(long, env = "CONCORDAT_CLIENT_TLS_CERT", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_tls_cert: Option<PathBuf>,
+    /// That certificate's key (PEM).
+    #[arg(long, env = "CONCORDAT_CLIENT_TLS_KEY", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_tls_key: Option<PathBuf>,
+    /// Public keys that sign clients' tokens: a JWKS, or PEM. Without it clients need certificates.
+    #[arg(long, env = "CONCORDAT_TOKEN_KEYS", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_keys: Option<PathBuf>,
+    /// The audience (aud) that clients' tokens must be for [default: concordat].
+    #[arg(long, env = "CONCORDAT_TOKEN_AUDIENCE", value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_audience: Option<String>,
     /// Log JSON instead of text. CONCORDAT_LOG sets the filter.
     #[arg(long, env = "CONCORDAT_LOG_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,8 +117,10 @@ pub struct Config {
     pub profile: Profile,
     /// Addresses that are reached in another way than they are known by.
     pub routes: Vec<Route>,
-    /// Accept connections without TLS from other machines.
-    pub insecure_plaintext: bool,
+    /// Certificates.
+    pub tls: TlsArgs,
+    /// How clients are met.
+    pub clients: ClientArgs,
 }
 
 impl Settings {
@@ -96,9 +135,35 @@ impl Settings {
             relay: None,
             profile: Some(Profile::default().to_string()),
             resolve: None,
-            insecure_plaintext: Some(false),
+            tls_cert: None,
+            tls_key: None,
+            tls_ca: None,
+            tls_reload_seconds: Some(TLS_RELOAD_INTERVAL_SECONDS),
+            insecure_dev: Some(false),
+            client_tls_cert: None,
+            client_tls_key: None,
+            token_keys: None,
+            token_audience: Some(TOKEN_AUDIENCE.into()),
             log_json: Some(false),
         }
+    }
+
+    /// Certificates.
+    ///
+    /// # Errors
+    /// A value that makes no sense; its key is named.
+    pub fn tls(&self) -> Result<TlsArgs, SettingsError> {
+        let tls_reload_seconds = self.tls_reload_seconds.unwrap_or(TLS_RELOAD_INTERVAL_SECONDS);
+        if tls_reload_seconds == 0 {
+            return Err(SettingsError::value("tls_reload_seconds", "at least 1", 0));
+        }
+        Ok(TlsArgs {
+            tls_cert: self.tls_cert.clone(),
+            tls_key: self.tls_key.clone(),
+            tls_ca: self.tls_ca.clone(),
+            tls_reload_seconds,
+            insecure_dev: self.insecure_dev.unwrap_or_default(),
+        })
     }
 
     /// The configuration that they come to.
@@ -106,6 +171,20 @@ impl Settings {
     /// # Errors
     /// A value that is missing or makes no sense; its key is named.
     pub fn config(self) -> Result<Config, SettingsError> {
+        let tls = self.tls()?;
+        let clients = ClientArgs {
+            client_tls_cert: self.client_tls_cert,
+            client_tls_key: self.client_tls_key,
+            token_keys: self.token_keys,
+            token_audience: self.token_audience.unwrap_or_else(|| TOKEN_AUDIENCE.into()),
+        };
+        if clients.client_tls_cert.is_some() != clients.client_tls_key.is_some() {
+            return Err(SettingsError::value(
+                "client_tls_key",
+                "given together with client_tls_cert",
+                "one of them",
+            ));
+        }
         let ordering = self.ordering.unwrap_or_default();
         if ordering.is_empty() {
             return Err(SettingsError::value("ordering", "host:port of at least one node", "nothing"));
@@ -137,7 +216,8 @@ impl Settings {
             ordering,
             data_dir: self.data_dir,
             routes: self.resolve.unwrap_or_default(),
-            insecure_plaintext: self.insecure_plaintext.unwrap_or_default(),
+            tls,
+            clients,
         })
     }
 }

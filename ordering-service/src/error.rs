@@ -155,6 +155,9 @@ impl From<ApiError> for Status {
                 .retry_after(limits::OVERLOADED_RETRY),
             ApiError::Storage(_) => plain(Code::Internal, "STORAGE"),
             ApiError::Stopped { .. } => plain(Code::Unavailable, "STOPPED"),
+            ApiError::Stranger(Stranger::WrongCertificate { expected, got }) => {
+                plain(Code::PermissionDenied, "PERMISSION_DENIED").fact("expected", expected).fact("got", got)
+            }
             ApiError::Stranger(_) => plain(Code::FailedPrecondition, "STRANGER"),
             ApiError::MalformedPeer(_) => plain(Code::InvalidArgument, "MALFORMED"),
             ApiError::Peer(PeerError::Refused { .. }) => plain(Code::FailedPrecondition, "PEER"),
@@ -188,6 +191,7 @@ fn refused_status(refused: &Refused) -> Status {
         }
         Reason::NoQuorum | Reason::OutcomeUnknown => Code::Unavailable,
         Reason::Unauthenticated => Code::Unauthenticated,
+        Reason::PermissionDenied => Code::PermissionDenied,
         Reason::Storage => Code::Internal,
         _ => Code::FailedPrecondition,
     };

@@ -9,7 +9,12 @@ use std::{
 };
 
 use group_log::fork::GatewayId;
-use service_kit::{clock::SharedClock, net::SharedNetwork, rng::Randomness};
+use service_kit::{
+    clock::SharedClock,
+    net::SharedNetwork,
+    rng::Randomness,
+    tls::{ClientProof, Gatekeeper, RoleKind, Security, TlsNetwork},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -59,6 +64,8 @@ pub struct Node {
     pub clock: SharedClock,
     /// Random numbers.
     pub randomness: Randomness,
+    /// Who is let in.
+    pub gatekeeper: Gatekeeper,
     /// The node is about to stop: not ready any more, but still serving.
     pub drain: CancellationToken,
     /// Ends everything that serves.
@@ -76,8 +83,10 @@ pub struct Seams {
     pub clock: SharedClock,
     /// Random numbers.
     pub randomness: Randomness,
-    /// The network.
+    /// The network, as it is without TLS.
     pub network: SharedNetwork,
+    /// How the node is secured.
+    pub security: Security,
 }
 
 impl Seams {
@@ -87,6 +96,21 @@ impl Seams {
             clock: service_kit::clock::SystemClock::shared(),
             randomness: Randomness::from_os(),
             network: service_kit::net::tcp_network(),
+            security: Security::InsecureDev,
+        }
+    }
+
+    /// The network that peers, gateways and operators are spoken to over: only those who show a certificate of the CA get through,
+    /// and only nodes of the same trust domain are dialed.
+    pub fn secured(&self) -> SharedNetwork {
+        match &self.security {
+            Security::InsecureDev => self.network.clone(),
+            Security::Tls(credentials, _) => TlsNetwork::over(
+                self.network.clone(),
+                credentials.clone(),
+                RoleKind::Node,
+                ClientProof::Certificate,
+            ),
         }
     }
 }
@@ -108,7 +132,7 @@ impl Node {
         let timing = Arc::new(Timing::of(config.timing));
         let node = Arc::new(Self {
             quorum: Quorum::new(identity.clone(), timing.suspect_quorum_after),
-            peers: Arc::new(Peers::new(identity.clone(), seams.network)),
+            peers: Arc::new(Peers::new(identity.clone(), seams.secured())),
             metrics: Arc::new(NodeMetrics::new(identity.node_id)),
             reach: Arc::default(),
             watchers: Arc::default(),
@@ -120,6 +144,7 @@ impl Node {
             stop: CancellationToken::new(),
             clock: seams.clock,
             randomness: seams.randomness,
+            gatekeeper: seams.security.gatekeeper(),
             identity,
             timing,
             config,

@@ -9,14 +9,16 @@ use concordat_proto::{
 };
 use service_kit::{
     admin::{Readiness, ReadinessPart, serve as serve_admin},
-    net::Incoming,
+    limits::CONNECTION_AGE_MAX,
+    net::{Incoming, SharedNetwork},
+    tls::RoleKind,
 };
 use tokio::{
     task::JoinSet,
     time::{Instant, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server as Grpc;
+use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server as Grpc};
 use tonic_health::server::HealthReporter;
 
 use crate::{
@@ -84,12 +86,13 @@ impl Server {
     /// Storage that can not be used, or addresses that can not be listened on.
     pub async fn start(config: Config, seams: Seams) -> Result<Running, ServeError> {
         metrics::describe();
+        service_kit::tls::describe();
         let readiness = Readiness::new();
         let mut tasks = JoinSet::new();
         let end = CancellationToken::new();
         // Probes are answered while the storage is opened, which can take a while.
         let probes = match &config.admin_listen {
-            Some(address) => Some(listen(&seams, "probes and metrics", address).await?),
+            Some(address) => Some(listen(&seams.network, "probes and metrics", address).await?),
             None => None,
         };
         let admin = probes.as_ref().map(Incoming::local_addr);
@@ -106,9 +109,10 @@ impl Server {
         let storage = open_storage(&config, &seams, hub.clone()).await?;
         let node = Node::new(config.clone(), storage, hub, seams.clone()).await?;
         // Peers and gateways are let in when they can be answered: until then they are better refused than kept waiting.
+        let secured = seams.secured();
         let listeners = Listeners {
-            api: listen(&seams, "gateways", &config.listen).await?,
-            peers: listen(&seams, "peers", &config.peer_listen).await?,
+            api: listen(&secured, "gateways", &config.listen).await?,
+            peers: listen(&secured, "peers", &config.peer_listen).await?,
         };
         let (api, peers) = (listeners.api.local_addr(), listeners.peers.local_addr());
         let addresses = Addresses { api, peers, admin };
@@ -147,8 +151,8 @@ struct Listeners {
     peers: Incoming,
 }
 
-async fn listen(seams: &Seams, what: &'static str, address: &str) -> Result<Incoming, ServeError> {
-    seams.network.listen(address.to_owned()).await.map_err(|source| ServeError::Listen { what, source })
+async fn listen(network: &SharedNetwork, what: &'static str, address: &str) -> Result<Incoming, ServeError> {
+    network.listen(address.to_owned()).await.map_err(|source| ServeError::Listen { what, source })
 }
 
 impl Running {
@@ -194,16 +198,20 @@ impl Running {
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
             .max_encoding_message_size(limits::PEER_MESSAGE_BYTES);
         let serving = grpc()
-            .add_service(peers)
+            .add_service(InterceptedService::new(peers, only(&node, &[RoleKind::Node])))
             .serve_with_incoming_shutdown(listeners.peers, end.clone().cancelled_owned());
         self.tasks.spawn(async move { log_end("peers", serving.await) });
 
         let ordering = OrderingServer::new(OrderingApi::new(desk))
             .max_decoding_message_size(limits::API_REQUEST_BYTES)
             .max_encoding_message_size(limits::API_REQUEST_BYTES);
+        let (gateways, operators) = (only(&node, &[RoleKind::Gateway]), only(&node, &[RoleKind::Operator]));
         let admin =
             AdminServer::new(AdminApi::new(node)).max_decoding_message_size(limits::API_REQUEST_BYTES);
-        let router = grpc().add_service(health).add_service(ordering).add_service(admin);
+        let router = grpc()
+            .add_service(health)
+            .add_service(InterceptedService::new(ordering, gateways))
+            .add_service(InterceptedService::new(admin, operators));
         let router = match reflection() {
             Ok(reflection) => router.add_service(reflection),
             Err(error) => {
@@ -249,8 +257,18 @@ impl Running {
     }
 }
 
+/// Lets in callers of these roles.
+fn only(
+    node: &Node,
+    roles: &'static [RoleKind],
+) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone + use<> {
+    let gatekeeper = node.gatekeeper.clone();
+    move |request| gatekeeper.admit(request.extensions(), roles).map(|_| request)
+}
+
 fn grpc() -> Grpc {
     Grpc::builder()
+        .max_connection_age(CONNECTION_AGE_MAX)
         .initial_stream_window_size(8 << 20)
         .initial_connection_window_size(16 << 20)
         .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))

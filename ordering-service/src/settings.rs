@@ -5,8 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use service_kit::{
+    limits::TLS_RELOAD_INTERVAL_SECONDS,
     resolve::Route,
     settings::{SettingsError, check_address},
+    tls::TlsArgs,
 };
 
 use crate::{
@@ -85,10 +87,26 @@ pub struct Settings {
     #[arg(long, env = "CONCORDAT_RESOLVE", value_delimiter = ',', value_name = "ADDRESS=INSTEAD")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolve: Option<Vec<Route>>,
-    /// Listen in plaintext on addresses that other machines can reach. Only behind a network that you trust.
-    #[arg(long, env = "CONCORDAT_INSECURE_PLAINTEXT", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// This process's certificate (PEM), with its intermediates. Its SAN URI spiffe://DOMAIN/concordat/ROLE/NAME says who it is.
+    #[arg(long, env = "CONCORDAT_TLS_CERT", value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub insecure_plaintext: Option<bool>,
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's key (PEM).
+    #[arg(long, env = "CONCORDAT_TLS_KEY", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// The CAs whose certificates are taken (PEM).
+    #[arg(long, env = "CONCORDAT_TLS_CA", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_ca: Option<PathBuf>,
+    /// How often to look whether certificates and keys have changed, in seconds [default: 30].
+    #[arg(long, env = "CONCORDAT_TLS_RELOAD_SECONDS", value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_reload_seconds: Option<u64>,
+    /// Serve without TLS and believe what callers say about who they are. Loopback only.
+    #[arg(long, env = "CONCORDAT_INSECURE_DEV", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub insecure_dev: Option<bool>,
     /// One JSON object per log line.
     #[arg(long, env = "CONCORDAT_LOG_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,9 +132,31 @@ impl Settings {
             collect_ms: Some(millis(limits::COLLECT_FOR)),
             evict_after_hours: Some(limits::EVICT_AFTER.as_secs() / HOUR),
             resolve: None,
-            insecure_plaintext: Some(false),
+            tls_cert: None,
+            tls_key: None,
+            tls_ca: None,
+            tls_reload_seconds: Some(TLS_RELOAD_INTERVAL_SECONDS),
+            insecure_dev: Some(false),
             log_json: Some(false),
         }
+    }
+
+    /// Certificates.
+    ///
+    /// # Errors
+    /// A value that makes no sense; its key is named.
+    pub fn tls(&self) -> Result<TlsArgs, SettingsError> {
+        let tls_reload_seconds = self.tls_reload_seconds.unwrap_or(TLS_RELOAD_INTERVAL_SECONDS);
+        if tls_reload_seconds == 0 {
+            return Err(SettingsError::value("tls_reload_seconds", "at least 1", 0));
+        }
+        Ok(TlsArgs {
+            tls_cert: self.tls_cert.clone(),
+            tls_key: self.tls_key.clone(),
+            tls_ca: self.tls_ca.clone(),
+            tls_reload_seconds,
+            insecure_dev: self.insecure_dev.unwrap_or_default(),
+        })
     }
 
     /// The configuration that they come to.

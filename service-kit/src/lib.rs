@@ -17,3 +17,4 @@ pub mod shutdown;
 pub mod status;
 mod tcp;
 pub mod telemetry;
+pub mod tls;

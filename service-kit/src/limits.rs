@@ -16,3 +16,22 @@ pub const LISTEN_BACKLOG: u32 = 1024;
 
 /// Bytes of a settings file.
 pub const SETTINGS_FILE_BYTES: u64 = 1 << 20;
+
+/// How long a TLS handshake may take, on either side.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections of one listener that shake hands at the same time; further ones wait to be accepted.
+pub const HANDSHAKES_MAX: usize = 1024;
+
+/// How often TLS files are looked at, in seconds, unless configured otherwise.
+pub const TLS_RELOAD_INTERVAL_SECONDS: u64 = 30;
+
+/// How long a server keeps a TLS connection before it asks the other side to make a new one, so that certificates are shown again.
+/// Calls that are under way go on.
+pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// Longest name in a certificate's SAN URI, in bytes: that of a client id.
+pub const IDENTITY_NAME_BYTES_MAX: usize = 128;
+
+/// Longest trust domain, in bytes.
+pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;

@@ -26,7 +26,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::{Uri, server::Connected};
 
-use crate::tcp::TcpNetwork;
+use crate::{tcp::TcpNetwork, tls::PeerIdentity};
 
 /// Everything that a service needs of the network.
 pub trait Network: Send + Sync + 'static {
@@ -52,6 +52,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Duplex for T {}
 pub struct Io {
     stream: Box<dyn Duplex>,
     peer: Option<SocketAddr>,
+    identity: Option<Arc<PeerIdentity>>,
 }
 
 impl Io {
@@ -60,7 +61,18 @@ impl Io {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         peer: Option<SocketAddr>,
     ) -> Self {
-        Self { stream: Box::new(stream), peer }
+        Self { stream: Box::new(stream), peer, identity: None }
+    }
+
+    /// The same connection, and whom the other side's certificate stands for.
+    #[must_use]
+    pub fn with_identity(self, identity: Option<PeerIdentity>) -> Self {
+        Self { identity: identity.map(Arc::new), ..self }
+    }
+
+    /// Whom the other side's certificate stands for, if it has shown one.
+    pub fn identity(&self) -> Option<&PeerIdentity> {
+        self.identity.as_deref()
     }
 
     /// Who is on the other side.
@@ -112,17 +124,19 @@ impl AsyncWrite for Io {
 }
 
 /// What a request's extensions tell about its connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct PeerInfo {
     /// The other side's address, if it has one.
     pub address: Option<SocketAddr>,
+    /// Whom the other side's certificate stands for, if it has shown one.
+    pub identity: Option<Arc<PeerIdentity>>,
 }
 
 impl Connected for Io {
     type ConnectInfo = PeerInfo;
 
     fn connect_info(&self) -> PeerInfo {
-        PeerInfo { address: self.peer }
+        PeerInfo { address: self.peer, identity: self.identity.clone() }
     }
 }
 

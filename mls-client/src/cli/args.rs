@@ -4,12 +4,13 @@ use std::{env, path::PathBuf};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use mls_client::Security;
 
 /// Talk in end-to-end encrypted groups (MLS, RFC 9420) over a Concordat gateway.
 #[derive(Debug, Parser)]
 #[command(version, after_help = FIRST_CONVERSATION)]
 pub(crate) struct Args {
-    /// The gateway to talk to.
+    /// The gateway to talk to: https://host:port, or http://host:port for one that runs with --insecure-dev.
     #[arg(long, env = "CONCORDAT_GATEWAY", default_value = "http://127.0.0.1:7400", global = true)]
     pub(super) gateway: String,
 
@@ -17,8 +18,36 @@ pub(crate) struct Args {
     #[arg(long, env = "CONCORDAT_STATE", global = true)]
     state: Option<PathBuf>,
 
+    /// The CAs whose gateways are trusted (PEM); without it those that the system trusts.
+    #[arg(long, env = "CONCORDAT_CA", value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
+
+    /// This client's certificate (PEM); its SAN URI names the client.
+    #[arg(long, env = "CONCORDAT_CERT", value_name = "FILE", global = true)]
+    cert: Option<PathBuf>,
+
+    /// The certificate's key (PEM).
+    #[arg(long, env = "CONCORDAT_KEY", value_name = "FILE", global = true)]
+    key: Option<PathBuf>,
+
+    /// A file with this client's token (JWT).
+    #[arg(long, env = "CONCORDAT_TOKEN_FILE", value_name = "FILE", global = true)]
+    token_file: Option<PathBuf>,
+
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+impl Args {
+    /// What this client shows to gateways, and whom it takes for one.
+    pub(super) fn security(&self) -> anyhow::Result<Security> {
+        let certificate = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+            (None, None) => None,
+            _ => anyhow::bail!("--cert and --key belong together: name both"),
+        };
+        Ok(Security { ca: self.ca.clone(), certificate, token: self.token_file.clone() })
+    }
 }
 
 const FIRST_CONVERSATION: &str = "\

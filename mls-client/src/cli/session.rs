@@ -32,7 +32,7 @@ impl Session {
     /// The client in an open store.
     pub(super) fn over(args: &Args, store: Store) -> anyhow::Result<Session> {
         let identity = Identity::load(&store)?.ok_or(Error::NoIdentity)?;
-        let transport = GrpcTransport::new(&args.gateway, identity.client_id())?;
+        let transport = GrpcTransport::secured(&args.gateway, identity.client_id(), &args.security()?)?;
         let options = Options { patience: PATIENCE, ..Options::default() };
         let client = Client::new(store, Arc::new(transport), options, Randomness::from_os())?;
         Ok(Session { client, gateway: args.gateway.clone() })

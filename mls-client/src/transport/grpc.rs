@@ -22,7 +22,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{Call, CallError, CallStream, Transport};
+use super::{Call, CallError, CallStream, Security, Transport};
 use crate::{
     error::Error,
     limits::{CALL_TIMEOUT, CONNECT_TIMEOUT, KEEP_ALIVE_INTERVAL, MAX_ANSWER_BYTES},
@@ -35,25 +35,55 @@ const CLIENT_KEY: &str = "concordat-client-bin";
 #[derive(Debug, Clone)]
 pub struct GrpcTransport {
     gateway: GatewayClient<Channel>,
-    client: Bytes,
+    proof: Proof,
+}
+
+/// How calls say which client they come from.
+#[derive(Debug, Clone)]
+enum Proof {
+    /// By its own word, in plaintext.
+    Claimed(Bytes),
+    /// By a certificate, which the connection shows, or by a token.
+    Shown(Security),
 }
 
 impl GrpcTransport {
-    /// A transport for `client` to the gateway at `url` (such as `http://127.0.0.1:7400`; `http://` may be left out), over TCP. Does not connect yet.
+    /// A transport for `client` to the gateway at `url` over TCP. Does not connect yet.
+    ///
+    /// `http://host:port` (or `host:port`) is plaintext, for gateways that run with `--insecure-dev`: the client is believed.
+    /// `https://host:port` is TLS with gateways that the system trusts; see [`GrpcTransport::secured`] for everything else.
     pub fn new(url: &str, client: &ClientId) -> Result<Self, Error> {
-        Self::over(tcp_network(), url, client)
+        Self::over(tcp_network(), url, client, &Security::default())
+    }
+
+    /// The same, with a CA, a certificate or a token of one's own. Needs a tokio runtime.
+    pub fn secured(url: &str, client: &ClientId, security: &Security) -> Result<Self, Error> {
+        Self::over(tcp_network(), url, client, security)
     }
 
     /// The same over another network.
-    pub fn over(network: SharedNetwork, url: &str, client: &ClientId) -> Result<Self, Error> {
+    pub fn over(
+        network: SharedNetwork,
+        url: &str,
+        client: &ClientId,
+        security: &Security,
+    ) -> Result<Self, Error> {
         let invalid = |why: String| {
-            Error::Invalid(format!("`{url}` is not the URL of a gateway: {why}; expected http://host:port"))
+            Error::Invalid(format!("`{url}` is not the URL of a gateway: {why}; expected https://host:port"))
         };
         let whole = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-        let endpoint = Endpoint::from_shared(whole).map_err(|e| invalid(e.to_string()))?;
-        if endpoint.uri().scheme_str() != Some("http") {
-            return Err(invalid("only http is supported".into()));
+        let secure = match whole.split_once("://") {
+            Some(("http", _)) => false,
+            Some(("https", _)) => true,
+            _ => return Err(invalid("only https and http are supported".into())),
+        };
+        if !secure && (security.token.is_some() || security.certificate.is_some()) {
+            return Err(invalid("a token or a certificate is only shown over TLS".into()));
         }
+        // The connector encrypts, so to tonic it is a plain connection.
+        let plain = whole.replacen("https://", "http://", 1);
+        let endpoint = Endpoint::from_shared(plain).map_err(|e| invalid(e.to_string()))?;
+        let network = if secure { security.over(network)? } else { network };
         let channel = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
@@ -62,20 +92,30 @@ impl GrpcTransport {
         let gateway = GatewayClient::new(channel)
             .max_decoding_message_size(MAX_ANSWER_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES);
-        Ok(GrpcTransport { gateway, client: client.to_bytes() })
+        let proof = if secure { Proof::Shown(security.clone()) } else { Proof::Claimed(client.to_bytes()) };
+        Ok(GrpcTransport { gateway, proof })
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
+    fn request<T>(&self, message: T) -> Result<Request<T>, CallError> {
         let mut request = Request::new(message);
-        request.metadata_mut().insert_bin(CLIENT_KEY, MetadataValue::from_bytes(&self.client));
-        request
+        match &self.proof {
+            Proof::Claimed(client) => {
+                request.metadata_mut().insert_bin(CLIENT_KEY, MetadataValue::from_bytes(client));
+            }
+            Proof::Shown(security) => {
+                if let Some(token) = security.token()? {
+                    request.metadata_mut().insert("authorization", token);
+                }
+            }
+        }
+        Ok(request)
     }
 
     /// A request that must be answered within [`CALL_TIMEOUT`].
-    fn timed<T>(&self, message: T) -> Request<T> {
-        let mut request = self.request(message);
+    fn timed<T>(&self, message: T) -> Result<Request<T>, CallError> {
+        let mut request = self.request(message)?;
         request.set_timeout(CALL_TIMEOUT);
-        request
+        Ok(request)
     }
 }
 
@@ -87,12 +127,12 @@ fn missing(what: &str) -> CallError {
 macro_rules! call {
     ($self:ident, $method:ident, $request:expr) => {{
         let (mut gateway, request) = ($self.gateway.clone(), $self.timed($request));
-        async move { Ok(gateway.$method(request).await?.into_inner()) }.boxed()
+        async move { Ok(gateway.$method(request?).await?.into_inner()) }.boxed()
     }};
     ($self:ident, $method:ident, $request:expr, $field:ident) => {{
         let (mut gateway, request) = ($self.gateway.clone(), $self.timed($request));
         async move {
-            gateway.$method(request).await?.into_inner().$field.ok_or_else(|| missing(stringify!($field)))
+            gateway.$method(request?).await?.into_inner().$field.ok_or_else(|| missing(stringify!($field)))
         }
         .boxed()
     }};
@@ -110,7 +150,7 @@ impl Transport for GrpcTransport {
     fn subscribe(&self, request: SubscribeRequest) -> Call<'_, CallStream<SubscribeResponse>> {
         let (mut gateway, request) = (self.gateway.clone(), self.request(request));
         async move {
-            let stream = gateway.subscribe(request).await?.into_inner();
+            let stream = gateway.subscribe(request?).await?.into_inner();
             Ok(stream.map(|item| item.map_err(CallError::from)).boxed())
         }
         .boxed()
@@ -169,7 +209,7 @@ impl Transport for GrpcTransport {
     fn watch_welcomes(&self, request: WatchWelcomesRequest) -> Call<'_, CallStream<PendingWelcome>> {
         let (mut gateway, request) = (self.gateway.clone(), self.request(request));
         async move {
-            let stream = gateway.watch_welcomes(request).await?.into_inner();
+            let stream = gateway.watch_welcomes(request?).await?.into_inner();
             Ok(stream
                 .filter_map(|item| ready(item.map(|i| i.welcome).map_err(CallError::from).transpose()))
                 .boxed())
@@ -179,6 +219,6 @@ impl Transport for GrpcTransport {
 
     fn ack_welcomes(&self, request: AckWelcomesRequest) -> Call<'_, u32> {
         let (mut gateway, request) = (self.gateway.clone(), self.timed(request));
-        async move { Ok(gateway.ack_welcomes(request).await?.into_inner().left) }.boxed()
+        async move { Ok(gateway.ack_welcomes(request?).await?.into_inner().left) }.boxed()
     }
 }

@@ -2,6 +2,7 @@
 
 mod error;
 mod grpc;
+mod security;
 
 use bytes::Bytes;
 use concordat_proto::{
@@ -17,7 +18,7 @@ use concordat_proto::{
 };
 use futures::{future::BoxFuture, stream::BoxStream};
 
-pub use self::{error::CallError, grpc::GrpcTransport};
+pub use self::{error::CallError, grpc::GrpcTransport, security::Security};
 pub use concordat_proto::gateway::v1::Mode;
 
 /// The answer of a call that is under way.

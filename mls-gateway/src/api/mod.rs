@@ -9,7 +9,14 @@ mod submit;
 mod subscribe;
 mod welcomes;
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use concordat_proto::{
@@ -18,17 +25,19 @@ use concordat_proto::{
     log::v1::Accepted,
     ordering::v1::{Command, GroupSubmission, command},
 };
-use futures::Stream;
+use futures::{Stream, StreamExt, future::ready, stream};
 use group_log::{ClientId, GroupId};
-use service_kit::{rng::Randomness, shutdown::Drain};
-use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
+use service_kit::{clock::SharedClock, rng::Randomness, shutdown::Drain};
+use tokio::time::sleep;
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     cluster::{Cluster, Final},
     demls::Registry,
     error::GatewayError,
     fanout::Fanout,
-    identity::Authenticator,
+    identity::{Authenticator, Caller, Principal},
+    metrics,
     mls::Validator,
     modes::Mode,
 };
@@ -42,6 +51,7 @@ pub struct Api {
     /// DeMLS groups, if this gateway serves any.
     pub(crate) demls: Option<Arc<Registry>>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) clock: SharedClock,
     pub(crate) rng: Randomness,
     pub(crate) drain: Drain,
 }
@@ -50,8 +60,37 @@ pub struct Api {
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Api {
-    fn client(&self, metadata: &MetadataMap) -> Result<ClientId, GatewayError> {
-        self.authenticator.client(metadata)
+    /// Which client calls.
+    fn client<T>(&self, request: &Request<T>) -> Result<ClientId, GatewayError> {
+        Ok(self.principal(request)?.client)
+    }
+
+    /// Which client calls, and until when that is proven.
+    fn principal<T>(&self, request: &Request<T>) -> Result<Principal, GatewayError> {
+        let caller = Caller::of(request.metadata(), request.extensions());
+        self.authenticator.authenticate(caller).inspect_err(|error| {
+            metrics::refusal(match error {
+                GatewayError::Denied(_) => "denied",
+                _ => "unauthenticated",
+            });
+        })
+    }
+
+    /// The same stream, ended with a status when the proof ends that its caller has shown.
+    fn while_proven<T: Send + 'static>(&self, who: &Principal, answers: Answers<T>) -> Answers<T> {
+        let Some(expires_at) = who.expires_at else { return answers };
+        let left = Duration::from_millis(expires_at.saturating_mul(1000).saturating_sub(self.clock.now_ms()));
+        let over = "the proof that this stream was opened with has expired: open it again with a new one";
+        let end = stream::once(async move { Err(GatewayError::Unauthenticated(over.into()).into()) });
+        // `take_until` also ends with the stream itself, which then has said why.
+        let expired = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&expired);
+        let timer = async move {
+            sleep(left).await;
+            told.store(true, Ordering::Relaxed);
+        };
+        let end = end.filter(move |_| ready(expired.load(Ordering::Relaxed)));
+        Box::pin(answers.take_until(Box::pin(timer)).chain(end))
     }
 
     /// Where a group lives. Fails at once if nothing can be ordered there now.
@@ -115,7 +154,7 @@ impl Gateway for Api {
         &self,
         request: Request<pb::CreateGroupRequest>,
     ) -> Result<Response<pb::CreateGroupResponse>, Status> {
-        let author = self.client(request.metadata())?;
+        let author = self.client(&request)?;
         Ok(Response::new(self.create(author, request.into_inner()).await?))
     }
 
@@ -123,7 +162,7 @@ impl Gateway for Api {
         &self,
         request: Request<pb::SubmitRequest>,
     ) -> Result<Response<pb::SubmitResponse>, Status> {
-        let author = self.client(request.metadata())?;
+        let author = self.client(&request)?;
         Ok(Response::new(self.submit_one(author, request.into_inner()).await?))
     }
 
@@ -133,8 +172,9 @@ impl Gateway for Api {
         &self,
         request: Request<Streaming<pb::SubmitStreamRequest>>,
     ) -> Result<Response<Self::SubmitStreamStream>, Status> {
-        let author = self.client(request.metadata())?;
-        Ok(Response::new(self.submit_many(author, request.into_inner())))
+        let who = self.principal(&request)?;
+        let answers = self.submit_many(who.client.clone(), request.into_inner());
+        Ok(Response::new(self.while_proven(&who, answers)))
     }
 
     type SubscribeStream = Answers<pb::SubscribeResponse>;
@@ -143,15 +183,16 @@ impl Gateway for Api {
         &self,
         request: Request<pb::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        self.client(request.metadata())?;
-        Ok(Response::new(self.subscribe_group(request.into_inner()).await?))
+        let who = self.principal(&request)?;
+        let events = self.subscribe_group(request.into_inner()).await?;
+        Ok(Response::new(self.while_proven(&who, events)))
     }
 
     async fn read_entries(
         &self,
         request: Request<pb::ReadEntriesRequest>,
     ) -> Result<Response<pb::ReadEntriesResponse>, Status> {
-        self.client(request.metadata())?;
+        self.client(&request)?;
         Ok(Response::new(self.read_page(request.into_inner()).await?))
     }
 
@@ -159,7 +200,7 @@ impl Gateway for Api {
         &self,
         request: Request<pb::ReadBranchEntriesRequest>,
     ) -> Result<Response<pb::ReadBranchEntriesResponse>, Status> {
-        self.client(request.metadata())?;
+        self.client(&request)?;
         Ok(Response::new(self.read_branch(request.into_inner()).await?))
     }
 
@@ -167,7 +208,7 @@ impl Gateway for Api {
         &self,
         request: Request<pb::OfferBranchEntriesRequest>,
     ) -> Result<Response<pb::OfferBranchEntriesResponse>, Status> {
-        self.client(request.metadata())?;
+        self.client(&request)?;
         Ok(Response::new(self.offer_branch(request.into_inner()).await?))
     }
 
@@ -175,7 +216,7 @@ impl Gateway for Api {
         &self,
         request: Request<pb::UploadBranchEntriesRequest>,
     ) -> Result<Response<pb::UploadBranchEntriesResponse>, Status> {
-        self.client(request.metadata())?;
+        self.client(&request)?;
         Ok(Response::new(self.upload_branch(request.into_inner()).await?))
     }
 
@@ -183,7 +224,7 @@ impl Gateway for Api {
         &self,
         request: Request<pb::GetHeadRequest>,
     ) -> Result<Response<pb::GetHeadResponse>, Status> {
-        self.client(request.metadata())?;
+        self.client(&request)?;
         Ok(Response::new(self.read_head(request.into_inner()).await?))
     }
 
@@ -191,7 +232,7 @@ impl Gateway for Api {
         &self,
         request: Request<pb::GetGroupInfoRequest>,
     ) -> Result<Response<pb::GetGroupInfoResponse>, Status> {
-        self.client(request.metadata())?;
+        self.client(&request)?;
         Ok(Response::new(self.read_group_info(request.into_inner()).await?))
     }
 
@@ -199,7 +240,7 @@ impl Gateway for Api {
         &self,
         request: Request<pb::CloseGroupRequest>,
     ) -> Result<Response<pb::CloseGroupResponse>, Status> {
-        let author = self.client(request.metadata())?;
+        let author = self.client(&request)?;
         Ok(Response::new(self.close(author, request.into_inner()).await?))
     }
 
@@ -207,7 +248,7 @@ impl Gateway for Api {
         &self,
         request: Request<pb::SetPolicyRequest>,
     ) -> Result<Response<pb::SetPolicyResponse>, Status> {
-        let author = self.client(request.metadata())?;
+        let author = self.client(&request)?;
         Ok(Response::new(self.change_policy(author, request.into_inner()).await?))
     }
 
@@ -215,7 +256,7 @@ impl Gateway for Api {
         &self,
         request: Request<pb::UploadKeyPackagesRequest>,
     ) -> Result<Response<pb::UploadKeyPackagesResponse>, Status> {
-        let owner = self.client(request.metadata())?;
+        let owner = self.client(&request)?;
         Ok(Response::new(self.upload(owner, request.into_inner()).await?))
     }
 
@@ -223,7 +264,7 @@ impl Gateway for Api {
         &self,
         request: Request<pb::ClaimKeyPackageRequest>,
     ) -> Result<Response<pb::ClaimKeyPackageResponse>, Status> {
-        let claimer = self.client(request.metadata())?;
+        let claimer = self.client(&request)?;
         Ok(Response::new(self.claim(claimer, request.into_inner()).await?))
     }
 
@@ -231,7 +272,7 @@ impl Gateway for Api {
         &self,
         request: Request<pb::GetKeyPackageStatusRequest>,
     ) -> Result<Response<pb::GetKeyPackageStatusResponse>, Status> {
-        let owner = self.client(request.metadata())?;
+        let owner = self.client(&request)?;
         Ok(Response::new(self.key_package_status(owner).await?))
     }
 
@@ -241,15 +282,16 @@ impl Gateway for Api {
         &self,
         request: Request<pb::WatchWelcomesRequest>,
     ) -> Result<Response<Self::WatchWelcomesStream>, Status> {
-        let client = self.client(request.metadata())?;
-        Ok(Response::new(self.watch(client, request.into_inner())?))
+        let who = self.principal(&request)?;
+        let welcomes = self.watch(who.client.clone(), request.into_inner())?;
+        Ok(Response::new(self.while_proven(&who, welcomes)))
     }
 
     async fn ack_welcomes(
         &self,
         request: Request<pb::AckWelcomesRequest>,
     ) -> Result<Response<pb::AckWelcomesResponse>, Status> {
-        let client = self.client(request.metadata())?;
+        let client = self.client(&request)?;
         Ok(Response::new(self.ack(client, request.into_inner()).await?))
     }
 }

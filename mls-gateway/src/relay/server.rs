@@ -19,13 +19,18 @@ use group_log::{
     fork::{BranchEntry, GatewayId, Mode},
 };
 use prost::Message;
-use service_kit::{net::Incoming, shutdown::Drain};
+use service_kit::{
+    limits::CONNECTION_AGE_MAX,
+    net::Incoming,
+    shutdown::Drain,
+    tls::{Gatekeeper, RoleKind},
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, interval, sleep, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{Request, Response, Status, service::interceptor::InterceptedService, transport::Server};
 
 use super::{Relay, repair::known};
 use crate::{
@@ -50,18 +55,30 @@ pub struct RelayApi {
     address: String,
 }
 
-/// Serves other gateways until the process stops.
+impl RelayApi {
+    /// What `relay` and `registry` know, at a gateway that others reach at `address` (host:port).
+    pub fn new(relay: Arc<Relay>, registry: Arc<Registry>, address: String) -> Self {
+        Self { relay, registry, address }
+    }
+}
+
+/// Serves other gateways, which `gatekeeper` tells from others, until the process stops.
 pub async fn serve(
     incoming: Incoming,
-    relay: Arc<Relay>,
-    registry: Arc<Registry>,
-    address: String,
+    api: RelayApi,
+    gatekeeper: Gatekeeper,
     drain: Drain,
 ) -> io::Result<()> {
-    let service = RelayServer::new(RelayApi { relay, registry, address })
+    let service = RelayServer::new(api)
         .max_decoding_message_size(RELAY_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(RELAY_MESSAGE_BYTES_MAX);
-    let served = Server::builder().http2_adaptive_window(Some(true)).add_service(service);
+    let only_gateways = move |request: Request<()>| {
+        gatekeeper.admit(request.extensions(), &[RoleKind::Gateway]).map(|_| request)
+    };
+    let served = Server::builder()
+        .http2_adaptive_window(Some(true))
+        .max_connection_age(CONNECTION_AGE_MAX)
+        .add_service(InterceptedService::new(service, only_gateways));
     served
         .serve_with_incoming_shutdown(incoming, async move { drain.begun().await })
         .await

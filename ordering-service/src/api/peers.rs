@@ -12,6 +12,7 @@ use openraft::{
     errors::{LinearizableReadError, RaftError},
     raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderRequest, VoteRequest},
 };
+use service_kit::{net::PeerInfo, tls::Role};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -21,7 +22,14 @@ use crate::{
     error::ApiError,
     limits,
     node::Node,
-    raft::{identity::Cluster, peer::Complaints, shard::SharedShard, snapshot_in, types::TypeConfig, wire},
+    raft::{
+        identity::{Cluster, Stranger},
+        peer::Complaints,
+        shard::SharedShard,
+        snapshot_in,
+        types::{NodeId, TypeConfig},
+        wire,
+    },
 };
 
 /// `concordat.raft.v1.Peers`.
@@ -43,7 +51,10 @@ impl PeersApi {
     }
 
     /// Only members of this cluster, on the disks that the membership knows, are listened to.
-    fn check(&self, hello: Option<&pb::Hello>) -> Result<(), ApiError> {
+    fn check(&self, from: Option<NodeId>, hello: Option<&pb::Hello>) -> Result<(), ApiError> {
+        if let Some(hello) = hello {
+            own_number(from, hello.node_id)?;
+        }
         let known = hello.and_then(|hello| self.node.shards.get()?.node(hello.node_id));
         self.node.identity.check(hello, known.as_ref()).map_err(|stranger| {
             self.complaints.complain(&stranger.to_string(), || tracing::error!("refused a peer: {stranger}"));
@@ -51,8 +62,13 @@ impl PeersApi {
         })
     }
 
-    fn shard(&self, hello: Option<&pb::Hello>, shard: u32) -> Result<&SharedShard, ApiError> {
-        self.check(hello)?;
+    fn shard(
+        &self,
+        from: Option<NodeId>,
+        hello: Option<&pb::Hello>,
+        shard: u32,
+    ) -> Result<&SharedShard, ApiError> {
+        self.check(from, hello)?;
         self.node.shard(shard)
     }
 }
@@ -98,7 +114,9 @@ impl Peers for PeersApi {
     }
 
     async fn admit(&self, request: Request<pb::AdmitRequest>) -> Result<Response<pb::AdmitResponse>, Status> {
-        admit::admit(&self.node, request.into_inner()).await?;
+        let (from, request) = (proven(&request), request.into_inner());
+        own_number(from, request.node_id)?;
+        admit::admit(&self.node, request).await?;
         Ok(Response::new(pb::AdmitResponse {}))
     }
 
@@ -108,13 +126,13 @@ impl Peers for PeersApi {
         &self,
         request: Request<Streaming<pb::ReplicateRequest>>,
     ) -> Result<Response<Self::ReplicateStream>, Status> {
-        let mut inbound = request.into_inner();
+        let (from, mut inbound) = (proven(&request), request.into_inner());
         let first = inbound.message().await?.and_then(|message| message.request);
         let hello = match first {
             Some(Inbound::Hello(hello)) => Some(hello),
             _ => None,
         };
-        self.check(hello.as_ref())?;
+        self.check(from, hello.as_ref())?;
         let (out, answers) = mpsc::channel(limits::PEER_QUEUE);
         let lanes = Lanes { node: self.node.clone(), out, open: HashMap::new() };
         tokio::spawn(lanes.run(inbound));
@@ -125,8 +143,8 @@ impl Peers for PeersApi {
         &self,
         request: Request<pb::HeartbeatRequest>,
     ) -> Result<Response<pb::AppendResult>, Status> {
-        let request = request.into_inner();
-        let shard = self.shard(request.hello.as_ref(), request.shard)?;
+        let (from, request) = (proven(&request), request.into_inner());
+        let shard = self.shard(from, request.hello.as_ref(), request.shard)?;
         let append =
             request.append.ok_or(wire::Malformed("a heartbeat without a request")).map_err(ApiError::from)?;
         let append = wire::append_in(append).map_err(ApiError::from)?;
@@ -147,8 +165,8 @@ impl Peers for PeersApi {
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
-        let request = request.into_inner();
-        let shard = self.shard(request.hello.as_ref(), request.shard)?;
+        let (from, request) = (proven(&request), request.into_inner());
+        let shard = self.shard(from, request.hello.as_ref(), request.shard)?;
         let ask = VoteRequest {
             vote: wire::vote_in(request.vote.as_ref()).map_err(ApiError::from)?,
             last_log_id: request.last_log_id.as_ref().map(wire::log_id_in),
@@ -168,8 +186,8 @@ impl Peers for PeersApi {
         &self,
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
-        let request = request.into_inner();
-        let shard = self.shard(request.hello.as_ref(), request.shard)?;
+        let (from, request) = (proven(&request), request.into_inner());
+        let shard = self.shard(from, request.hello.as_ref(), request.shard)?;
         let from = wire::vote_in(request.from_leader.as_ref()).map_err(ApiError::from)?;
         let last = request.last_log_id.as_ref().map(wire::log_id_in);
         let answer =
@@ -183,9 +201,9 @@ impl Peers for PeersApi {
         &self,
         request: Request<Streaming<pb::InstallSnapshotRequest>>,
     ) -> Result<Response<pb::InstallSnapshotResponse>, Status> {
-        let mut inbound = request.into_inner();
+        let (from, mut inbound) = (proven(&request), request.into_inner());
         let head = snapshot_in::head(&mut inbound).await?;
-        let shard = self.shard(head.hello.as_ref(), head.shard)?;
+        let shard = self.shard(from, head.hello.as_ref(), head.shard)?;
         let (what, limit) = ("snapshots being received", limits::SNAPSHOTS_RECEIVED);
         let _room = self.receiving.try_acquire().map_err(|_| ApiError::Overloaded { what, limit })?;
         let vote = snapshot_in::receive(&self.node.storage, shard, &head, inbound).await?;
@@ -197,8 +215,8 @@ impl Peers for PeersApi {
         request: Request<pb::ReadIndexRequest>,
     ) -> Result<Response<pb::ReadIndexResponse>, Status> {
         use pb::read_index_response::Response as Answer;
-        let request = request.into_inner();
-        let shard = self.shard(request.hello.as_ref(), request.shard)?;
+        let (from, request) = (proven(&request), request.into_inner());
+        let shard = self.shard(from, request.hello.as_ref(), request.shard)?;
         let answer = match shard.raft().get_read_log_id(ReadPolicy::ReadIndex).await {
             Ok((read, _)) => Answer::ReadLogId(wire::log_id_out(read.log_id())),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
@@ -214,8 +232,8 @@ impl Peers for PeersApi {
         &self,
         request: Request<pb::AdministerRequest>,
     ) -> Result<Response<pb::AdministerResponse>, Status> {
-        let request = request.into_inner();
-        let shard = self.shard(request.hello.as_ref(), request.shard)?;
+        let (from, request) = (proven(&request), request.into_inner());
+        let shard = self.shard(from, request.hello.as_ref(), request.shard)?;
         let change =
             request.change.ok_or(wire::Malformed("a change without a change")).map_err(ApiError::from)?;
         let limit = match change {
@@ -226,7 +244,7 @@ impl Peers for PeersApi {
     }
 
     async fn ping(&self, request: Request<pb::PingRequest>) -> Result<Response<pb::PingResponse>, Status> {
-        self.check(request.get_ref().hello.as_ref())?;
+        self.check(proven(&request), request.get_ref().hello.as_ref())?;
         let me = self.node.identity.node_id;
         // Ages are taken now, not from the last sample: the asker counts from when it asked.
         let led = self.node.shards()?.iter().filter_map(|shard| {
@@ -238,6 +256,23 @@ impl Peers for PeersApi {
         let gateways = self.node.watchers.here().into_iter();
         let gateways = gateways.map(|id| bytes::Bytes::copy_from_slice(&id.0)).collect();
         Ok(Response::new(pb::PingResponse { led: led.collect(), gateways }))
+    }
+}
+
+/// The node that the caller's certificate is for; nothing without TLS, or if the certificate is for any.
+/// Then the membership's disk id is what tells nodes apart.
+fn proven<T>(request: &Request<T>) -> Option<NodeId> {
+    match request.extensions().get::<PeerInfo>()?.identity.as_deref()?.role {
+        Role::Node(id) => id,
+        _ => None,
+    }
+}
+
+/// A node speaks for itself only.
+fn own_number(proven: Option<NodeId>, claimed: NodeId) -> Result<(), ApiError> {
+    match proven {
+        Some(got) if got != claimed => Err(Stranger::WrongCertificate { expected: claimed, got }.into()),
+        _ => Ok(()),
     }
 }
 

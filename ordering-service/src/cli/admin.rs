@@ -10,6 +10,10 @@ use concordat_proto::ordering::v1::{
     NodeAddress, PromoteRequest, RemoveRequest, TransferLeaderRequest, admin_client::AdminClient,
 };
 use group_log::fork::GatewayId;
+use service_kit::{
+    net::{Connector, SharedNetwork, tcp_network},
+    tls::{ClientProof, RoleKind, Security, TlsArgs, TlsNetwork},
+};
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
@@ -26,6 +30,8 @@ pub(super) struct Admin {
     /// host:port of any node's API (its --listen address).
     #[arg(long, env = "CONCORDAT_SERVER", value_name = "HOST:PORT", default_value = "127.0.0.1:7100")]
     server: String,
+    #[command(flatten)]
+    tls: TlsArgs,
     #[command(subcommand)]
     call: Call,
 }
@@ -110,26 +116,39 @@ enum Call {
     },
 }
 
+impl Admin {
+    fn network(&self) -> anyhow::Result<SharedNetwork> {
+        Ok(match self.tls.security("operator/NAME", |role| role.kind() == RoleKind::Operator)? {
+            Security::InsecureDev => tcp_network(),
+            Security::Tls(credentials, _) => {
+                TlsNetwork::over(tcp_network(), credentials, RoleKind::Node, ClientProof::Certificate)
+            }
+        })
+    }
+}
+
 /// Connects to the node at `server` (host:port).
-pub(super) async fn connect(server: &str) -> anyhow::Result<AdminClient<Channel>> {
+pub(super) async fn connect(network: &SharedNetwork, server: &str) -> anyhow::Result<AdminClient<Channel>> {
     let endpoint = Endpoint::from_shared(format!("http://{server}"))
         .with_context(|| format!("--server must be host:port, got {server:?}"))?
         .connect_timeout(Duration::from_secs(5));
-    let channel = endpoint.connect().await.with_context(|| {
-        format!("nobody answers at {server}: is the node running, and is this its --listen address?")
-    })?;
+    let channel =
+        endpoint.connect_with_connector(Connector::new(network.clone())).await.with_context(|| {
+            format!("nobody answers at {server}: is the node running, and is this its --listen address?")
+        })?;
     Ok(AdminClient::new(channel))
 }
 
 pub(super) async fn run(mut admin: Admin) -> anyhow::Result<()> {
+    let network = admin.network()?;
     if let Call::Bootstrap { nodes, wait, unless_formed, .. } = &mut admin.call {
-        let found = first_nodes::find(nodes, Duration::from_secs(*wait)).await?;
+        let found = first_nodes::find(&network, nodes, Duration::from_secs(*wait)).await?;
         if let Some(cluster) = found.formed.filter(|_| *unless_formed) {
             println!("cluster {cluster} is formed already: nothing to do");
             return Ok(());
         }
     }
-    let mut client = connect(&admin.server).await?;
+    let mut client = connect(&network, &admin.server).await?;
     match admin.call {
         Call::Bootstrap { nodes, data_shards, .. } => {
             let count = nodes.len();

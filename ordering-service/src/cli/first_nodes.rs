@@ -2,6 +2,7 @@
 
 use anyhow::bail;
 use concordat_proto::ordering::v1::{GetStatusRequest, GetStatusResponse, NodeAddress};
+use service_kit::net::SharedNetwork;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::admin::{connect, told};
@@ -16,12 +17,16 @@ pub(super) struct Found {
 }
 
 /// Asks every node who it is, for `wait` at most, and fills in the numbers that are missing.
-pub(super) async fn find(nodes: &mut [NodeAddress], wait: Duration) -> anyhow::Result<Found> {
+pub(super) async fn find(
+    network: &SharedNetwork,
+    nodes: &mut [NodeAddress],
+    wait: Duration,
+) -> anyhow::Result<Found> {
     let deadline = Instant::now() + wait;
     let mut found = Found { formed: None };
     for node in nodes {
         let status = loop {
-            match status(&node.address).await {
+            match status(network, &node.address).await {
                 Ok(status) => break status,
                 Err(error) if Instant::now() >= deadline => return Err(error),
                 Err(_) => sleep(RETRY).await,
@@ -45,7 +50,7 @@ pub(super) async fn find(nodes: &mut [NodeAddress], wait: Duration) -> anyhow::R
     Ok(found)
 }
 
-async fn status(address: &str) -> anyhow::Result<GetStatusResponse> {
-    let mut client = connect(address).await?;
+async fn status(network: &SharedNetwork, address: &str) -> anyhow::Result<GetStatusResponse> {
+    let mut client = connect(network, address).await?;
     Ok(client.get_status(GetStatusRequest {}).await.map_err(told)?.into_inner())
 }

@@ -17,14 +17,14 @@ use clap::{Parser, Subcommand};
 /// and `admin promote`, and taken out with `admin remove`. Node ids are never used twice, also not after a disk was lost: remove
 /// the node, then add the machine again under a new id.
 ///
-/// Three nodes on one machine:
+/// Three nodes on one machine, without certificates (docs/security.md says how to make some):
 ///
-///   ordering-service serve --node-id 1 --data-dir /tmp/n1 --listen 127.0.0.1:7101 --peer-listen 127.0.0.1:7201 &
-///   ordering-service serve --node-id 2 --data-dir /tmp/n2 --listen 127.0.0.1:7102 --peer-listen 127.0.0.1:7202 &
-///   ordering-service serve --node-id 3 --data-dir /tmp/n3 --listen 127.0.0.1:7103 --peer-listen 127.0.0.1:7203 &
-///   ordering-service admin --server 127.0.0.1:7101 bootstrap --node 1=127.0.0.1:7201,127.0.0.1:7101 \
+///   ordering-service serve --insecure-dev --node-id 1 --data-dir /tmp/n1 --listen 127.0.0.1:7101 --peer-listen 127.0.0.1:7201 &
+///   ordering-service serve --insecure-dev --node-id 2 --data-dir /tmp/n2 --listen 127.0.0.1:7102 --peer-listen 127.0.0.1:7202 &
+///   ordering-service serve --insecure-dev --node-id 3 --data-dir /tmp/n3 --listen 127.0.0.1:7103 --peer-listen 127.0.0.1:7203 &
+///   ordering-service admin --insecure-dev --server 127.0.0.1:7101 bootstrap --node 1=127.0.0.1:7201,127.0.0.1:7101 \
 ///       --node 2=127.0.0.1:7202,127.0.0.1:7102 --node 3=127.0.0.1:7203,127.0.0.1:7103
-///   ordering-service admin --server 127.0.0.1:7101 status
+///   ordering-service admin --insecure-dev --server 127.0.0.1:7101 status
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment)]
 pub struct Cli {

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 use service_kit::{
-    loopback::plaintext_listen_address,
+    loopback::loopback_address,
     resolve::routed,
     settings::{layered, printed},
     shutdown::signal,
     telemetry,
+    tls::Role,
 };
 
 use crate::{
@@ -38,14 +39,20 @@ pub(super) async fn run(serve: Serve) -> anyhow::Result<()> {
         settings.config()?;
         return Ok(());
     }
-    let insecure_plaintext = settings.insecure_plaintext.unwrap_or_default();
     telemetry::init(settings.log_json.unwrap_or_default(), "info,openraft=error")?;
     let mut seams = Seams::system();
     seams.network = routed(seams.network, settings.resolve.clone().unwrap_or_default());
+    let me = settings.node_id;
+    let who = me.map_or_else(|| "node/any".to_owned(), |id| format!("node/{id}"));
+    let tls = settings.tls()?;
+    seams.security =
+        tls.security(&who, |role| matches!(role, Role::Node(id) if id.is_none() || *id == me))?;
     let config = settings.config()?;
     let listeners = [("API", &config.listen), ("peer", &config.peer_listen)];
     for (what, address) in listeners.into_iter().chain(config.admin_listen.iter().map(|a| ("admin", a))) {
-        plaintext_listen_address(what, address, insecure_plaintext, "--insecure-plaintext").await?;
+        if seams.security.is_insecure() {
+            loopback_address(what, address).await?;
+        }
     }
     let running = Server::start(config, seams).await?;
     let failure = tokio::select! {

@@ -65,6 +65,16 @@ pub enum Stranger {
         /// Whom the sender meant.
         got: NodeId,
     },
+    /// The sender's certificate is another node's.
+    #[error(
+        "the message is of node {expected}, but the sender's certificate is for node {got}: give each node its own"
+    )]
+    WrongCertificate {
+        /// Who sent it, as the message says.
+        expected: NodeId,
+        /// Whom the certificate stands for.
+        got: NodeId,
+    },
     /// A node is there, but its data is not what the membership knows.
     #[error(
         "node {node_id} stands on another disk than the cluster's membership names: its data was wiped or replaced, so its votes \

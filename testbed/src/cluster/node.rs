@@ -37,8 +37,14 @@ impl Node {
             [ports.take()?, ports.take()?, ports.take()?].map(|a| a.to_string());
         let name = format!("node-{id}");
         let data_dir = dir.join(&name);
-        let mut args =
-            strings(["serve", "--node-id", &id.to_string(), "--data-dir", &data_dir.to_string_lossy()]);
+        let mut args = strings([
+            "serve",
+            "--insecure-dev",
+            "--node-id",
+            &id.to_string(),
+            "--data-dir",
+            &data_dir.to_string_lossy(),
+        ]);
         args.extend(strings([
             "--listen",
             &address,
@@ -125,7 +131,7 @@ impl Gateway {
     ) -> io::Result<Self> {
         let [address, admin] = [ports.take()?, ports.take()?].map(|a| a.to_string());
         let name = format!("gateway-{number}");
-        let mut args = strings(["serve", "--listen", &address, "--admin-listen", &admin]);
+        let mut args = strings(["serve", "--insecure-dev", "--listen", &address, "--admin-listen", &admin]);
         for node in ordering {
             args.extend(strings(["--ordering", node]));
         }
