@@ -59,6 +59,8 @@ pub(crate) struct Group {
     pub(super) sites: Vec<Site>,
     /// Everything that was ever accepted, on a branch or by the quorum: the state it was made in, and whether it is a commit.
     pub(super) accepted: BTreeMap<EntryId, (StateId, bool)>,
+    /// Those on branches whose authors were told so.
+    pub(super) answered: BTreeSet<EntryId>,
 }
 
 impl Net {

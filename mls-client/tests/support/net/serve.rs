@@ -85,6 +85,7 @@ impl World {
             facts: Facts::default(),
             sites: (0..self.component.len()).map(|_| Site::new(self.now_ms)).collect(),
             accepted: Default::default(),
+            answered: Default::default(),
         });
         let state = hash::create_state_id(&id, epoch, &request.group_info);
         let facts = group.facts.create(state, &request.group_info);

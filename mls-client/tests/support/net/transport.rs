@@ -109,7 +109,19 @@ impl Transport for NetTransport {
     }
 
     fn submit(&self, request: SubmitRequest) -> Call<'_, submit_response::Outcome> {
-        self.call(move |world, site, client| world.submit(site, client, request))
+        let net = self.net.clone();
+        let answer = self.call(move |world, site, client| world.submit(site, client, request));
+        let told = answer.inspect(move |answer| {
+            if let Ok(submit_response::Outcome::AcceptedProvisional(accepted)) = answer {
+                let id = EntryId::from_slice(&accepted.entry_id).unwrap();
+                net.change(|world| {
+                    for group in world.groups.values_mut().filter(|group| group.accepted.contains_key(&id)) {
+                        group.answered.insert(id);
+                    }
+                });
+            }
+        });
+        told.boxed()
     }
 
     fn subscribe(&self, request: SubscribeRequest) -> Call<'_, CallStream<SubscribeResponse>> {
