@@ -104,22 +104,22 @@ pub(crate) fn answered_provisionally(
     encoded: &[u8],
     me: &ClientId,
 ) -> Result<(), Error> {
-    let Some(pending) = work.record.pending.clone().filter(|pending| pending.state_id() == state) else {
-        // The branch itself was faster to tell.
-        return Ok(());
-    };
-    let (mut parent, mut next) = (work.read(&pending.parent())?, work.read(&state)?);
-    if work.states.is_pending(&state) {
-        parent.settle_provisionally(work.crypto, &mut next)?;
-        work.store(StateChange::new().put(pending.parent(), None, &parent).put(state, None, &next))?;
-    }
     let id = EntryId::from(state);
-    if let Some(node) = work.node(&id)? {
-        work.put_node(Node { processed: true, ..node })?;
+    let Some(node) = work.node(&id)? else { return Ok(()) };
+    let (parent, epoch) = (node.parent, node.epoch);
+    if work.states.is_pending(&state) {
+        let (mut before, mut next) = (work.read(&parent)?, work.read(&state)?);
+        before.settle_provisionally(work.crypto, &mut next)?;
+        work.store(StateChange::new().put(parent, None, &before).put(state, None, &next))?;
     }
-    branch_entries::set_body(work.db, &work.group, &id, Some(encoded))?;
-    work.record.resolve(Resolution::Provisional { epoch: pending.epoch + 1 });
-    advance(work, state, &pending.parent(), me.as_bytes())
+    if node.verdict.is_none() {
+        branch_entries::set_body(work.db, &work.group, &id, Some(encoded))?;
+    }
+    work.put_node(Node { processed: true, ..node })?;
+    if work.record.pending.as_ref().is_some_and(|pending| pending.state_id() == state) {
+        work.record.resolve(Resolution::Provisional { epoch });
+    }
+    advance(work, state, &parent, me.as_bytes())
 }
 
 /// Another commit has to be made instead of the pending one that leads to `state`. It is kept all the same: only the log decides.

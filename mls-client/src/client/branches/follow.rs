@@ -52,6 +52,8 @@ impl Client {
 
     /// Everything that the gateway knows: the log, the branches; and the other way round, what this client knows and it does not.
     pub(in crate::client) async fn refresh(&self, group: &GroupId) -> Result<(), Error> {
+        // First, because whoever is removed keeps nothing; and again, for a gateway that lagged behind.
+        self.bring_branches(group).await?;
         self.catch_up_branches(group, 0).await?;
         self.bring_branches(group).await?;
         self.look_at_branches(group).await

@@ -3,6 +3,7 @@
 
 mod check;
 mod facts;
+mod read;
 mod serve;
 mod sites;
 mod transport;
