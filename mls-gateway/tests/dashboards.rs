@@ -8,10 +8,12 @@ use std::{collections::BTreeSet, fs, path::Path};
 fn exported() -> BTreeSet<String> {
     let ordering = ordering_service::metrics::DESCRIPTIONS.iter().map(|(name, ..)| *name);
     let storage = ordering_service::storage::metrics::DESCRIPTIONS.iter().map(|(name, ..)| *name);
+    let tls = service_kit::tls::DESCRIPTIONS.iter().map(|(name, ..)| *name);
     let gateway = mls_gateway::metrics::DESCRIPTIONS.iter().map(|(name, ..)| *name);
     ordering
         .chain(storage)
         .chain(gateway)
+        .chain(tls)
         .flat_map(|name| ["", "_bucket", "_sum", "_count"].map(|suffix| format!("{name}{suffix}")))
         .collect()
 }

@@ -21,7 +21,7 @@ pub(super) async fn check(args: &Args, name: &str) -> anyhow::Result<()> {
     let mut store = Store::in_memory()?;
     Identity::create(&mut store, id.clone(), DEFAULT_CIPHERSUITE)?;
     let session = Session::over(args, store)?;
-    let transport = GrpcTransport::new(&args.gateway, &id)?;
+    let transport = GrpcTransport::secured(&args.gateway, &id, &args.security()?)?;
 
     let group = session.client.create_group(NewGroup::default()).await.context("creating a group")?;
     let Committed::Accepted { seq, epoch, .. } =
