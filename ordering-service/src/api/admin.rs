@@ -16,6 +16,7 @@ use concordat_proto::{
 use tonic::{Request, Response, Status};
 
 use crate::{
+    api::linearize::linearize,
     backup,
     branches::gateways,
     cluster::{bootstrap, in_every_shard, leader::administer, learner, status},
@@ -111,6 +112,9 @@ impl Admin for AdminApi {
     ) -> Result<Response<EvictGatewayResponse>, Status> {
         let id = request.into_inner().gateway_id;
         let gateway = gateway_id("gateway_id", &id).map_err(|error| ApiError::from(Refused::from(&error)))?;
+        for shard in self.node.readable()?.iter().skip(1) {
+            linearize(&self.node, shard).await?;
+        }
         let groups = gateways::groups(&self.node, gateway).await?;
         for shard in self.node.shards()?.iter().skip(1) {
             administer(&self.node, shard, Change::EvictGateway(id.clone()), limits::ADMIN_TIMEOUT).await?;
