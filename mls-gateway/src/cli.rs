@@ -38,7 +38,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve clients, in front of a cluster of ordering nodes.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Run a whole cluster of three nodes and a gateway in this process, on loopback.
     Dev(Dev),
 }
