@@ -18,6 +18,7 @@ mod rules;
 mod validate;
 mod view;
 
+pub mod dimls;
 pub mod fork;
 pub mod hash;
 pub mod limits;

@@ -119,3 +119,9 @@ pub const MAX_PENDING_MARKS: usize = 1024;
 
 /// Entries that one branch store of a gateway holds for one group.
 pub const MAX_BRANCH_ENTRIES: usize = MAX_CANDIDATES;
+
+/// Members of one DGroup. Every member holds as many Send Groups.
+pub const MAX_DGROUP_MEMBERS: usize = 256;
+
+/// Ciphersuites that one DGroup may allow.
+pub const MAX_DGROUP_CIPHERSUITES: usize = 16;

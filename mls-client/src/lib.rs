@@ -49,6 +49,7 @@
 mod branches;
 pub mod client;
 pub mod demls;
+pub mod dimls;
 pub mod error;
 pub mod event;
 pub mod limits;

@@ -15,10 +15,10 @@ pub mod limits;
 pub mod message;
 pub mod pprf;
 mod provider;
-mod secret;
+pub(crate) mod secret;
 mod state;
 pub mod states;
-mod wire;
+pub(crate) mod wire;
 
 pub use self::{
     crypto::{Backend, CIPHERSUITES},
