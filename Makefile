@@ -28,6 +28,11 @@ bench: ready ## Measure against etcd and JetStream on this machine; ARGS="peers 
 	bench/peers/fetch.sh
 	$(TARGET_DIR)/release/bench $(or $(ARGS),peers)
 
+.PHONY: demo-mesh
+demo-mesh: ready ## Start seven gateways without any cluster, whose links come and go, and prove what twelve members of a DGroup got
+	$(CARGO) build --release --locked -p mls-gateway -p concordat-demo
+	$(TARGET_DIR)/release/concordat-demo-mesh $(ARGS)
+
 .PHONY: build
 build: ready ## Build everything, optimized
 	$(CARGO) build --release --locked --workspace $(ARGS)

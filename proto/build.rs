@@ -2,14 +2,16 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "concordat/log/v1/log.proto",
     "concordat/ordering/v1/command.proto",
     "concordat/ordering/v1/ordering.proto",
     "concordat/ordering/v1/admin.proto",
     "concordat/gateway/v1/gateway.proto",
+    "concordat/gateway/v1/dimls.proto",
     "concordat/raft/v1/raft.proto",
     "concordat/relay/v1/relay.proto",
+    "concordat/mesh/v1/mesh.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -16,14 +16,14 @@ use service_kit::{
 
 use crate::{
     demls::Times,
-    dev,
+    dev, mesh,
     secured::Secured,
     server::{DemlsParts, Gateway, Parts},
     settings::Settings,
 };
 
 /// What is logged unless CONCORDAT_LOG says otherwise.
-const LOG_FILTER: &str = "info,openraft=error";
+pub(crate) const LOG_FILTER: &str = "info,openraft=error";
 
 /// The public side of Concordat, a delivery service for MLS groups.
 #[derive(Debug, Parser)]
@@ -41,6 +41,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Run a whole cluster of three nodes and a gateway in this process, on loopback.
     Dev(Dev),
+    /// Serve DiMLS groups alone, without any ordering node, together with other gateways that are reached now and then.
+    Mesh(mesh::cli::Mesh),
 }
 
 /// How to serve. Every setting can also be given in the environment, as its help names it, or in a file: flags stand over the
@@ -77,6 +79,7 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(serve) => serve.run().await,
+            Command::Mesh(mesh) => mesh.run().await,
             Command::Dev(dev) => {
                 telemetry::init(dev.log_json, LOG_FILTER)?;
                 dev::run(dev).await

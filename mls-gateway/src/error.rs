@@ -112,6 +112,9 @@ pub enum GatewayError {
     /// DeMLS groups need a disk.
     #[error("this gateway keeps no data, so it serves no DeMLS groups; start it with --data-dir")]
     NoStorage,
+    /// The caller may not do this.
+    #[error("{0}")]
+    NotYours(&'static str),
     /// A node answered with something that does not answer the question.
     #[error(
         "an ordering node gave an answer that does not fit ({0}); check that all services run the same version"
@@ -158,6 +161,7 @@ impl GatewayError {
             Self::Overloaded { .. } => Reason::Overloaded,
             Self::Reconciling => Reason::Reconciling,
             Self::NoStorage => Reason::WrongKind,
+            Self::NotYours(_) => Reason::PermissionDenied,
             Self::LogMismatch(_) | Self::Protocol(_) | Self::Storage(_) => Reason::Storage,
         }
     }

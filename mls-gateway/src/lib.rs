@@ -14,6 +14,7 @@ pub mod error;
 pub mod fanout;
 pub mod identity;
 pub mod limits;
+pub mod mesh;
 pub mod metrics;
 pub mod mls;
 pub mod modes;

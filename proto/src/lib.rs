@@ -42,3 +42,10 @@ pub mod relay {
         tonic::include_proto!("concordat.relay.v1");
     }
 }
+
+/// `concordat.mesh.v1`: how gateways bring the items of DiMLS groups to one another.
+pub mod mesh {
+    pub mod v1 {
+        tonic::include_proto!("concordat.mesh.v1");
+    }
+}

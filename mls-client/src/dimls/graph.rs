@@ -26,7 +26,7 @@ pub enum Verdict {
     Ready,
     /// This one may still come.
     Waits(Node),
-    /// This one can never come: this member has passed that epoch, or left that Send Group.
+    /// This one can never come: this member has passed that epoch.
     Never(Node),
     /// No honest owner takes this one: its own, the same twice, or one older than it took before.
     Refused(Node),
@@ -90,7 +90,7 @@ impl Graph {
             if self.held.contains(need) {
                 continue;
             }
-            if known.gone || known.entered.is_some_and(|entered| need.epoch <= entered) {
+            if known.entered.is_some_and(|entered| need.epoch <= entered) {
                 return Verdict::Never(*need);
             }
             waits = waits.or(Some(*need));

@@ -7,14 +7,17 @@
 
 mod aad;
 mod error;
+pub mod follow;
 pub mod graph;
 mod group;
 mod item;
 pub mod limits;
+pub mod measure;
 pub mod policy;
 mod psk;
 mod record;
 pub mod records;
+pub mod remote;
 pub mod removal;
 mod session;
 pub mod waiting;

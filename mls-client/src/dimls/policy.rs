@@ -10,9 +10,9 @@ pub struct Policy {
     /// How long an UPDATE of another may go without being acknowledged. A longer time takes more of them into one commit.
     /// An acknowledgement has no path and one PSK for each update: 230 bytes and about 41 for each further one, at any group size.
     pub acknowledge_after_ms: u64,
-    /// How long after the last one the owner makes a full replacement: its own UPDATE, a fresh leaf for everybody who has published a
-    /// new KeyPackage, and all PSKs. Several hundred bytes for each member, so seldom. It is also what tells the others that this
-    /// member is still there.
+    /// How long after the last one the owner makes a full replacement: its own UPDATE, and a fresh leaf for everybody who has published
+    /// a new KeyPackage. Several hundred bytes for each member, so seldom. It is also what tells the others that this member is still
+    /// there.
     pub replace_every_ms: u64,
     /// How long nothing may be heard of a member before it is removed. At least twice `replace_every_ms`.
     pub offline_after_ms: u64,
@@ -52,7 +52,7 @@ pub struct Facts {
 pub enum Step {
     /// Nothing.
     Nothing,
-    /// A commit without a path that adds who is missing and takes all PSKs that there are.
+    /// A commit without a path that adds who is missing, or else takes all PSKs that there are.
     Acknowledge,
     /// A commit with a path that removes who has to go, and takes all PSKs that there are.
     Remove,
@@ -72,7 +72,7 @@ impl Policy {
         Ok(())
     }
 
-    /// What to do now. A removal never waits; a full replacement does everything that the cheaper steps would.
+    /// What to do now. A removal never waits; a full replacement removes and adds, too.
     pub fn next(&self, facts: &Facts) -> Step {
         let since = |then: u64| facts.now.saturating_sub(then);
         if !facts.alone && since(facts.replaced_at) >= self.replace_every_ms {

@@ -1,5 +1,5 @@
 //! Members of a DGroup in simulated time, over links that a seed makes bad.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, VecDeque};
 

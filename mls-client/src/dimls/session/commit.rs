@@ -52,7 +52,8 @@ impl<R: Records> Session<R> {
         self.operate(|session| session.commit(Plan { update: true, ..Plan::default() }, now_ms))
     }
 
-    /// A full replacement: an UPDATE that also gives a fresh leaf to everybody who has published a newer KeyPackage.
+    /// A full replacement: an UPDATE that also gives a fresh leaf to everybody who has published a newer KeyPackage. PSKs follow in the
+    /// next acknowledgement.
     pub fn replace(&mut self, now_ms: u64) -> Result<u64, DimlsError> {
         self.check_sending()?;
         self.operate(|session| {
@@ -87,7 +88,9 @@ impl<R: Records> Session<R> {
         let before = self.own_members();
         let after: BTreeSet<Member> =
             before.union(&plan.add).copied().filter(|m| !plan.remove.contains(m)).collect();
-        let takes = self.importable(&after);
+        // Whoever is added may have lost other Send Groups, and could not come in by a Welcome that needs their PSKs. If two owners
+        // waited for one another like that, it would never come back. So PSKs follow in the next acknowledgement.
+        let takes = if plan.add.is_empty() { self.importable(&after) } else { Vec::new() };
         let mut data = CommitData { takes: takes.clone(), ..CommitData::default() };
         if plan.update {
             let package = self.new_key_package()?;
@@ -141,7 +144,7 @@ impl<R: Records> Session<R> {
             .map_err(|e| failed(&e))?
             .create_group_info(false)
             .use_ratchet_tree_extension(true)
-            .build(provider.rand(), provider.crypto(), self.identity.signer(), |_| false)
+            .build(provider.rand(), provider.crypto(), self.identity.signer(), |_| true)
             .map_err(|e| failed(&e))?
             .stage_commit(provider)
             .map_err(|e| failed(&e))?;

@@ -128,8 +128,8 @@ impl<R: Records> Session<R> {
 }
 
 fn read(welcome: &[u8]) -> Result<Welcome, Rejected> {
-    let message =
-        MlsMessageIn::tls_deserialize_exact(welcome).map_err(|e| Rejected::Malformed(e.to_string()))?;
+    let message = MlsMessageIn::tls_deserialize_exact(welcome)
+        .map_err(|e| Rejected::Malformed(format!("the Welcome: {e}")))?;
     match message.extract() {
         MlsMessageBodyIn::Welcome(welcome) => Ok(welcome),
         _ => Err(Rejected::Malformed("expected a Welcome".into())),

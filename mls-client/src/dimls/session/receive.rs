@@ -172,7 +172,7 @@ impl<R: Records> Session<R> {
 
     fn apply(&mut self, from: Member, item: &Item) -> Result<Outcome, Fail> {
         let message = MlsMessageIn::tls_deserialize_exact(&item.message)
-            .map_err(|e| Rejected::Malformed(e.to_string()))?;
+            .map_err(|e| Rejected::Malformed(format!("the message: {e}")))?;
         let epoch;
         let kind = match message.extract() {
             MlsMessageBodyIn::KeyPackage(_) => return self.announced(from, &item.message),
@@ -266,7 +266,10 @@ impl<R: Records> Session<R> {
         let Some((generation, message)) = &data.key_package else { return Ok(()) };
         let known = self.peers[usize::from(from)].package.as_ref().map(|(known, _)| *known);
         if known.is_none_or(|known| *generation > known) {
-            self.valid_package(from, message)?;
+            let package = self.valid_package(from, message)?;
+            // Where the beginning of a stream is gone, the first KeyPackage that is there counts.
+            let key = package.leaf_node().signature_key().as_slice().to_vec();
+            self.peers[usize::from(from)].signature_key = HexBytes(key);
             self.peers[usize::from(from)].package = Some((*generation, HexBytes(message.clone())));
             self.touched.insert(from);
         }

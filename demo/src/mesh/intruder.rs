@@ -1,0 +1,54 @@
+//! An owner that tries to write in another's Send Group, in every way that a client has.
+
+use bytes::Bytes;
+use mls_client::dimls::{Item, remote::Remote};
+
+use crate::members::Members;
+
+/// What was tried, and what the gateway answered.
+pub(crate) struct Attack {
+    pub(crate) what: &'static str,
+    /// The refusal, or nothing if it was accepted.
+    pub(crate) refused: Option<String>,
+}
+
+/// Member 1 tries to get something into the Send Group of member 2.
+pub(crate) async fn try_everything(members: &Members, gateways: &[String]) -> anyhow::Result<Vec<Attack>> {
+    let (intruder, victim) = (&members.members[0], &members.members[1]);
+    let remote = Remote::new(&gateways[0], &intruder.id)?;
+    // Something real of the victim: whatever comes first in its stream beyond the KeyPackage.
+    let mut told = remote.subscribe(&members.id(), &[]).await?;
+    let stolen = loop {
+        use futures::StreamExt;
+        use mls_client::dimls::remote::Delivery;
+        match told.next().await {
+            Some(Ok(Delivery::Item(item))) if item.owner == victim.id && item.seq > 1 => break item,
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(error.into()),
+            None => anyhow::bail!("the subscription ended"),
+        }
+    };
+    let far = intruder.shared.with(|session| session.view().epoch) + 5000;
+    let attempts = [
+        ("into the victim's stream", Item { owner: victim.id.clone(), seq: far, ..stolen.clone() }),
+        (
+            "the victim's message in its own stream",
+            Item { owner: intruder.id.clone(), seq: far, ..stolen.clone() },
+        ),
+        (
+            "junk",
+            Item {
+                owner: intruder.id.clone(),
+                seq: far,
+                message: Bytes::from_static(b"junk"),
+                welcome: Bytes::new(),
+            },
+        ),
+    ];
+    let mut attacks = Vec::new();
+    for (what, item) in attempts {
+        let refused = remote.submit(&members.id(), &item).await.err().map(|error| error.to_string());
+        attacks.push(Attack { what, refused });
+    }
+    Ok(attacks)
+}

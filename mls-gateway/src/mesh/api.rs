@@ -1,0 +1,251 @@
+//! `concordat.gateway.v1.DimlsGroups`: what clients call.
+
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use concordat_proto::{
+    convert,
+    gateway::v1::{
+        self as pb, CreateDgroupRequest, CreateDgroupResponse, DroppedItems, ListDgroupsRequest,
+        ListDgroupsResponse, StreamPosition, StreamPositions, SubmitItemRequest, SubmitItemResponse,
+        SubscribeItemsRequest, SubscribeItemsResponse, dimls_groups_server::DimlsGroups,
+        subscribe_items_response::Event,
+    },
+    log::v1::Reason,
+};
+use futures::Stream as Futures;
+use group_log::{
+    ClientId,
+    dimls::{DgroupId, Setup},
+};
+use service_kit::shutdown::Drain;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{
+    check::check,
+    limits::{EVENTS_MAX, LISTED_MAX, PAGE_ITEMS, SETUP_BYTES_MAX},
+    store::{MeshStore, StoreError, Stored},
+};
+use crate::{
+    error::GatewayError,
+    identity::{Authenticator, Caller},
+};
+
+/// The service. Clones share everything.
+#[derive(Clone)]
+pub struct DimlsApi {
+    pub(crate) store: Arc<MeshStore>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) drain: Drain,
+}
+
+impl From<StoreError> for GatewayError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full => GatewayError::overloaded("the number of DiMLS groups", error),
+            other => GatewayError::Storage(other.to_string()),
+        }
+    }
+}
+
+/// Runs what waits for the disk where it holds nobody up.
+pub(crate) async fn on_disk<T: Send + 'static>(
+    store: &Arc<MeshStore>,
+    work: impl FnOnce(&MeshStore) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, GatewayError> {
+    let store = Arc::clone(store);
+    match tokio::task::spawn_blocking(move || work(&store)).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(GatewayError::Storage(error.to_string())),
+    }
+}
+
+fn dgroup_id(bytes: &Bytes) -> Result<DgroupId, GatewayError> {
+    DgroupId::from_slice(bytes).ok_or_else(|| GatewayError::bad_field("dgroup_id", "32 bytes", bytes.len()))
+}
+
+impl DimlsApi {
+    fn client<T>(&self, request: &Request<T>) -> Result<ClientId, GatewayError> {
+        Ok(self.authenticator.authenticate(Caller::of(request.metadata(), request.extensions()))?.client)
+    }
+
+    /// A DGroup of which the caller is a member.
+    async fn joined(&self, id: DgroupId, caller: &ClientId) -> Result<Setup, GatewayError> {
+        let setup =
+            on_disk(&self.store, move |store| store.setup(&id)).await?.ok_or(GatewayError::GroupNotFound)?;
+        match setup.number(caller) {
+            Some(_) => Ok(setup),
+            None => Err(GatewayError::NotYours("only its members use a DGroup")),
+        }
+    }
+
+    async fn create(&self, caller: ClientId, setup: Bytes) -> Result<DgroupId, GatewayError> {
+        if setup.len() > SETUP_BYTES_MAX {
+            return Err(GatewayError::bad_field(
+                "setup",
+                format!("at most {SETUP_BYTES_MAX} bytes"),
+                setup.len(),
+            ));
+        }
+        let setup = Setup::decode(&setup)
+            .map_err(|e| GatewayError::bad_field("setup", "the setup of a DGroup", e))?;
+        if setup.number(&caller).is_none() {
+            return Err(GatewayError::NotYours("only a member brings a DGroup"));
+        }
+        on_disk(&self.store, move |store| store.create(&setup)).await
+    }
+
+    async fn submit(&self, caller: ClientId, request: SubmitItemRequest) -> Result<u64, GatewayError> {
+        let id = dgroup_id(&request.dgroup_id)?;
+        let setup = self.joined(id, &caller).await?;
+        let mut item = request.item.ok_or_else(|| GatewayError::bad_field("item", "an item", "nothing"))?;
+        if item.owner.is_empty() {
+            item.owner = caller.to_bytes();
+        }
+        if item.owner != caller.as_bytes() {
+            return Err(GatewayError::NotYours("only its owner writes in a stream"));
+        }
+        let item = check(&id, &setup, item)?;
+        let seq = item.seq;
+        let stored = on_disk(&self.store, move |store| store.insert(&[(id, item)])).await?;
+        let refused = |reason, message: &str, facts: [(&str, String); 2]| {
+            Err(GatewayError::Refused(convert::refused(reason, format_args!("{message}"), facts)))
+        };
+        match stored.first() {
+            Some(Stored::Kept { contiguous }) => Ok(*contiguous),
+            // It was here, and was delivered or can be delivered by nobody.
+            Some(Stored::Dropped) => Ok(seq),
+            Some(Stored::TooFar { contiguous }) => refused(
+                Reason::EpochAhead,
+                "too many items are missing in front of it; submit those first",
+                [("expected", (contiguous + 1).to_string()), ("got", seq.to_string())],
+            ),
+            Some(Stored::Conflict) | None => refused(
+                Reason::WrongState,
+                "another item has this number; was the client's state restored from a copy?",
+                [("expected", "the item with this number".into()), ("got", "another one".into())],
+            ),
+        }
+    }
+
+    async fn follow(
+        self,
+        id: DgroupId,
+        mut cursor: BTreeMap<ClientId, u64>,
+        events: mpsc::Sender<Result<SubscribeItemsResponse, Status>>,
+    ) -> Result<(), GatewayError> {
+        let mut marks = self.store.marks();
+        let mut told_caught_up = false;
+        loop {
+            marks.borrow_and_update();
+            let streams = on_disk(&self.store, move |store| store.streams(&id)).await?;
+            let mut moved = false;
+            for (owner, stream) in &streams {
+                let read = cursor.entry(owner.clone()).or_default();
+                if *read + 1 < stream.first {
+                    let dropped = DroppedItems { owner: owner.to_bytes(), to: stream.first - 1 };
+                    *read = stream.first - 1;
+                    if send(&events, Event::Dropped(dropped)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                while *read < stream.last {
+                    let (from, to, who) = (*read + 1, stream.last, owner.clone());
+                    let page = on_disk(&self.store, move |store| store.read(&id, &who, from, to, PAGE_ITEMS))
+                        .await?;
+                    // Dropped in the meantime: the next round says so.
+                    let Some(first) = page.first().filter(|first| first.seq == from) else { break };
+                    debug_assert_eq!(first.seq, from);
+                    for item in page {
+                        *read = item.seq;
+                        moved = true;
+                        if send(&events, Event::Item(item.into())).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            if !moved && !std::mem::replace(&mut told_caught_up, true) {
+                let position =
+                    |(owner, seq): (&ClientId, &u64)| StreamPosition { owner: owner.to_bytes(), seq: *seq };
+                let positions = cursor.iter().map(position).collect();
+                if send(&events, Event::CaughtUp(StreamPositions { positions })).await.is_err() {
+                    return Ok(());
+                }
+            }
+            if moved {
+                continue;
+            }
+            tokio::select! {
+                changed = marks.changed() => if changed.is_err() { return Err(GatewayError::Stopping) },
+                () = self.drain.begun() => return Err(GatewayError::Stopping),
+                () = events.closed() => return Ok(()),
+            }
+        }
+    }
+}
+
+async fn send(events: &mpsc::Sender<Result<SubscribeItemsResponse, Status>>, event: Event) -> Result<(), ()> {
+    events.send(Ok(SubscribeItemsResponse { event: Some(event) })).await.map_err(|_| ())
+}
+
+#[tonic::async_trait]
+impl DimlsGroups for DimlsApi {
+    async fn create_dgroup(
+        &self,
+        request: Request<CreateDgroupRequest>,
+    ) -> Result<Response<CreateDgroupResponse>, Status> {
+        let caller = self.client(&request)?;
+        let id = self.create(caller, request.into_inner().setup).await?;
+        Ok(Response::new(CreateDgroupResponse { dgroup_id: id.to_bytes() }))
+    }
+
+    async fn list_dgroups(
+        &self,
+        request: Request<ListDgroupsRequest>,
+    ) -> Result<Response<ListDgroupsResponse>, Status> {
+        let caller = self.client(&request)?;
+        let setups = on_disk(&self.store, move |store| store.setups_of(&caller, LISTED_MAX)).await?;
+        Ok(Response::new(ListDgroupsResponse { setups }))
+    }
+
+    async fn submit_item(
+        &self,
+        request: Request<SubmitItemRequest>,
+    ) -> Result<Response<SubmitItemResponse>, Status> {
+        let caller = self.client(&request)?;
+        let contiguous = self.submit(caller, request.into_inner()).await?;
+        Ok(Response::new(SubmitItemResponse { contiguous }))
+    }
+
+    type SubscribeItemsStream = Pin<Box<dyn Futures<Item = Result<SubscribeItemsResponse, Status>> + Send>>;
+
+    async fn subscribe_items(
+        &self,
+        request: Request<SubscribeItemsRequest>,
+    ) -> Result<Response<Self::SubscribeItemsStream>, Status> {
+        let caller = self.client(&request)?;
+        let pb::SubscribeItemsRequest { dgroup_id: id, cursor: positions } = request.into_inner();
+        let id = dgroup_id(&id)?;
+        let setup = self.joined(id, &caller).await?;
+        let mut cursor = BTreeMap::new();
+        for StreamPosition { owner, seq } in positions {
+            let owner = convert::client_id("cursor.owner", owner).map_err(GatewayError::bad_wire)?;
+            if setup.number(&owner).is_none() {
+                return Err(GatewayError::bad_field("cursor.owner", "a member", "another client").into());
+            }
+            cursor.insert(owner, seq);
+        }
+        let (events, told) = mpsc::channel(EVENTS_MAX);
+        let api = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = api.follow(id, cursor, events.clone()).await {
+                // The client goes on from its cursor, here or at another gateway.
+                let _ = events.send(Err(error.into())).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(told))))
+    }
+}

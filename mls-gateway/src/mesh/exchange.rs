@@ -1,0 +1,138 @@
+//! `concordat.mesh.v1.Mesh`: what other gateways pull from this one.
+
+use std::{pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use concordat_proto::{
+    convert,
+    mesh::v1::{
+        FetchRequest, FetchResponse, Range, StreamState, WatchRequest, WatchResponse, mesh_server::Mesh,
+    },
+};
+use futures::Stream as Futures;
+use group_log::dimls::DgroupId;
+use service_kit::shutdown::Drain;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{
+    api::on_disk,
+    limits::{EVENTS_MAX, PAGE_ITEMS, RANGES_MAX, WATCH_PAGE},
+    store::{MeshStore, Named},
+};
+use crate::error::GatewayError;
+
+/// The service. Clones share everything.
+#[derive(Clone)]
+pub struct Exchange {
+    pub(crate) store: Arc<MeshStore>,
+    pub(crate) drain: Drain,
+}
+
+type Answers<T> = Pin<Box<dyn Futures<Item = Result<T, Status>> + Send>>;
+
+impl Exchange {
+    async fn tell(
+        self,
+        mut after: u64,
+        answers: mpsc::Sender<Result<WatchResponse, Status>>,
+    ) -> Result<(), GatewayError> {
+        let storage_id = Bytes::copy_from_slice(&self.store.storage_id());
+        let mut marks = self.store.marks();
+        loop {
+            let newest = *marks.borrow_and_update();
+            while after < newest {
+                let changes = on_disk(&self.store, move |store| store.changes(after, WATCH_PAGE)).await?;
+                after = changes.mark;
+                let answer = WatchResponse {
+                    storage_id: storage_id.clone(),
+                    mark: after,
+                    setups: changes.setups,
+                    streams: changes.streams.iter().map(state).collect(),
+                };
+                if answers.send(Ok(answer)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                changed = marks.changed() => if changed.is_err() { return Err(GatewayError::Stopping) },
+                () = self.drain.begun() => return Err(GatewayError::Stopping),
+                () = answers.closed() => return Ok(()),
+            }
+        }
+    }
+
+    async fn hand_out(
+        self,
+        ranges: Vec<Range>,
+        answers: mpsc::Sender<Result<FetchResponse, Status>>,
+    ) -> Result<(), GatewayError> {
+        for Range { dgroup_id, owner, mut from, to } in ranges {
+            let id = DgroupId::from_slice(&dgroup_id)
+                .ok_or_else(|| GatewayError::bad_field("dgroup_id", "32 bytes", dgroup_id.len()))?;
+            let owner = convert::client_id("owner", owner).map_err(GatewayError::bad_wire)?;
+            while from <= to {
+                let who = owner.clone();
+                let page =
+                    on_disk(&self.store, move |store| store.read(&id, &who, from, to, PAGE_ITEMS)).await?;
+                let Some(last) = page.last() else { break };
+                from = last.seq + 1;
+                for item in page {
+                    let answer = FetchResponse { dgroup_id: dgroup_id.clone(), item: Some(item.into()) };
+                    if answers.send(Ok(answer)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn state(named: &Named) -> StreamState {
+    StreamState {
+        dgroup_id: named.dgroup.to_bytes(),
+        owner: named.owner.to_bytes(),
+        first: named.stream.first,
+        last: named.stream.last,
+    }
+}
+
+#[tonic::async_trait]
+impl Mesh for Exchange {
+    type WatchStream = Answers<WatchResponse>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let WatchRequest { storage_id, after } = request.into_inner();
+        // Marks of another storage mean nothing here.
+        let after = if storage_id == self.store.storage_id().as_slice() { after } else { 0 };
+        let (answers, told) = mpsc::channel(EVENTS_MAX);
+        let exchange = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = exchange.tell(after, answers.clone()).await {
+                let _ = answers.send(Err(error.into())).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(told))))
+    }
+
+    type FetchStream = Answers<FetchResponse>;
+
+    async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let ranges = request.into_inner().ranges;
+        if ranges.len() > RANGES_MAX {
+            return Err(
+                GatewayError::bad_field("ranges", format!("at most {RANGES_MAX}"), ranges.len()).into()
+            );
+        }
+        let (answers, told) = mpsc::channel(EVENTS_MAX);
+        let exchange = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = exchange.hand_out(ranges, answers.clone()).await {
+                let _ = answers.send(Err(error.into())).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(told))))
+    }
+}

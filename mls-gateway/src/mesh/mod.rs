@@ -1,0 +1,16 @@
+//! DiMLS groups at a gateway: kept on its own disk, brought to other gateways whenever there is a way, without any cluster.
+//!
+//! [`stream`] is the rule of one stream, pure; [`store`] keeps streams; [`check`] says what belongs in them. [`api`] serves clients,
+//! [`exchange`] other gateways, and [`link`] pulls from them. [`server`] puts it all together.
+
+pub mod api;
+pub mod check;
+pub mod cli;
+pub mod exchange;
+pub mod limits;
+pub mod link;
+pub mod server;
+pub mod store;
+pub mod stream;
+
+pub use server::{MeshGateway, MeshParts};

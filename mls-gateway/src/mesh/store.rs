@@ -1,0 +1,451 @@
+//! Streams on disk, in one SQLite file. What is answered is synced; a batch is one transaction.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use group_log::{
+    ClientId,
+    dimls::{DgroupId, Setup},
+};
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use tokio::sync::watch;
+
+use super::{
+    check::Item,
+    limits::{DGROUPS_MAX, ITEM_OVERHEAD_BYTES, PAGE_BYTES},
+    stream::{Place, Stream},
+};
+
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS storage (one INTEGER PRIMARY KEY CHECK (one = 1), id BLOB NOT NULL, mark INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS dgroups (id BLOB PRIMARY KEY, setup BLOB NOT NULL, mark INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS members (client BLOB NOT NULL, dgroup BLOB NOT NULL, PRIMARY KEY (client, dgroup)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS streams (
+        dgroup BLOB NOT NULL, owner BLOB NOT NULL,
+        first INTEGER NOT NULL, last INTEGER NOT NULL, bytes INTEGER NOT NULL, mark INTEGER NOT NULL,
+        PRIMARY KEY (dgroup, owner)
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS streams_by_mark ON streams (mark);
+    CREATE INDEX IF NOT EXISTS dgroups_by_mark ON dgroups (mark);
+    CREATE TABLE IF NOT EXISTS items (
+        dgroup BLOB NOT NULL, owner BLOB NOT NULL, seq INTEGER NOT NULL, message BLOB NOT NULL, welcome BLOB NOT NULL,
+        PRIMARY KEY (dgroup, owner, seq)
+    ) WITHOUT ROWID;
+";
+
+/// The storage failed, or is at a bound.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite.
+    #[error("the storage of DiMLS groups failed: {0}; check the disk under --data-dir")]
+    Sqlite(#[from] rusqlite::Error),
+    /// Something stored cannot be read.
+    #[error("the storage of DiMLS groups is damaged: {0}; empty it, the other gateways have what was in it")]
+    Damaged(&'static str),
+    /// No more DGroups.
+    #[error("this gateway keeps {DGROUPS_MAX} DiMLS groups, and takes no more")]
+    Full,
+}
+
+/// How much is kept, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Of one stream.
+    pub stream_bytes: u64,
+    /// Of all together.
+    pub total_bytes: u64,
+}
+
+/// What became of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It is on disk, now or since before. Everything up to `contiguous` is.
+    Kept {
+        /// Without a gap.
+        contiguous: u64,
+    },
+    /// Another item has its number.
+    Conflict,
+    /// Too many are missing in front of it.
+    TooFar {
+        /// The last one without a gap.
+        contiguous: u64,
+    },
+    /// It was dropped at the bound, long ago.
+    Dropped,
+}
+
+/// One stream's state, with its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Of which DGroup.
+    pub dgroup: DgroupId,
+    /// Whose.
+    pub owner: ClientId,
+    /// What is kept.
+    pub stream: Stream,
+}
+
+/// What has changed since a mark.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Everything up to here is told.
+    pub mark: u64,
+    /// New DGroups.
+    pub setups: Vec<Bytes>,
+    /// Streams as they are now.
+    pub streams: Vec<Named>,
+}
+
+/// All streams of a gateway.
+pub struct MeshStore {
+    db: Mutex<Connection>,
+    storage_id: [u8; 16],
+    bounds: Bounds,
+    mark: watch::Sender<u64>,
+}
+
+impl MeshStore {
+    /// Opens the file `mesh.sqlite` in `dir`, or makes it. `fresh_id` names a new storage.
+    pub fn open(dir: &Path, bounds: Bounds, fresh_id: [u8; 16]) -> Result<Arc<Self>, StoreError> {
+        let db = Connection::open(dir.join("mesh.sqlite"))?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        db.execute_batch(TABLES)?;
+        db.execute("INSERT OR IGNORE INTO storage (one, id, mark) VALUES (1, ?1, 0)", [fresh_id])?;
+        let (storage_id, mark): ([u8; 16], u64) =
+            db.query_row("SELECT id, mark FROM storage", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(Arc::new(MeshStore { db: Mutex::new(db), storage_id, bounds, mark: watch::Sender::new(mark) }))
+    }
+
+    /// Names this storage.
+    pub fn storage_id(&self) -> [u8; 16] {
+        self.storage_id
+    }
+
+    /// Tells the mark of the newest change.
+    pub fn marks(&self) -> watch::Receiver<u64> {
+        self.mark.subscribe()
+    }
+
+    /// Keeps a DGroup.
+    pub fn create(&self, setup: &Setup) -> Result<DgroupId, StoreError> {
+        let id = setup.id();
+        self.transaction(|tx, mark| {
+            let known: bool =
+                tx.query_row("SELECT EXISTS (SELECT 1 FROM dgroups WHERE id = ?1)", [id.0], |r| r.get(0))?;
+            if known {
+                return Ok(false);
+            }
+            let count: u64 = tx.query_row("SELECT count(*) FROM dgroups", [], |r| r.get(0))?;
+            if count >= DGROUPS_MAX {
+                return Err(StoreError::Full);
+            }
+            tx.execute(
+                "INSERT INTO dgroups (id, setup, mark) VALUES (?1, ?2, ?3)",
+                params![id.0, setup.encode(), mark],
+            )?;
+            for member in setup.members() {
+                tx.execute(
+                    "INSERT INTO members (client, dgroup) VALUES (?1, ?2)",
+                    params![member.as_bytes(), id.0],
+                )?;
+            }
+            Ok(true)
+        })?;
+        Ok(id)
+    }
+
+    /// What a DGroup began with.
+    pub fn setup(&self, id: &DgroupId) -> Result<Option<Setup>, StoreError> {
+        let db = self.db.lock();
+        let mut query = db.prepare_cached("SELECT setup FROM dgroups WHERE id = ?1")?;
+        let bytes: Option<Vec<u8>> = query.query_row([id.0], |row| row.get(0)).optional()?;
+        bytes.map(|bytes| Setup::decode(&bytes).map_err(|_| StoreError::Damaged("a setup"))).transpose()
+    }
+
+    /// The setups of a client's DGroups, `most` at most.
+    pub fn setups_of(&self, client: &ClientId, most: usize) -> Result<Vec<Bytes>, StoreError> {
+        let db = self.db.lock();
+        let mut query = db.prepare_cached(
+            "SELECT setup FROM members JOIN dgroups ON dgroups.id = members.dgroup WHERE client = ?1 LIMIT ?2",
+        )?;
+        let rows =
+            query.query_map(params![client.as_bytes(), most as i64], |row| row.get::<_, Vec<u8>>(0))?;
+        rows.map(|row| Ok(row?.into())).collect()
+    }
+
+    /// Stores items of known DGroups. The answers are in their order.
+    pub fn insert(&self, items: &[(DgroupId, Item)]) -> Result<Vec<Stored>, StoreError> {
+        let bounds = self.bounds;
+        let mut answers = Vec::with_capacity(items.len());
+        self.transaction(|tx, mark| {
+            let mut changed = false;
+            for (dgroup, item) in items {
+                let (stored, new) = insert(tx, dgroup, item, mark, &bounds)?;
+                changed |= new;
+                answers.push(stored);
+            }
+            if changed {
+                changed |= keep_total(tx, mark, &bounds)?;
+            }
+            Ok(changed)
+        })?;
+        Ok(answers)
+    }
+
+    /// The items in front of `first` are gone everywhere: the stream goes on from there.
+    pub fn skip_to(&self, dgroup: &DgroupId, owner: &ClientId, first: u64) -> Result<(), StoreError> {
+        self.transaction(|tx, mark| {
+            let (stream, bytes) = load(tx, dgroup, owner)?;
+            if first <= stream.last + 1 {
+                return Ok(false);
+            }
+            let stream = advance(tx, dgroup, owner, Stream { first, last: first - 1 })?;
+            tx.execute(
+                "DELETE FROM items WHERE dgroup = ?1 AND owner = ?2 AND seq < ?3",
+                params![dgroup.0, owner.as_bytes(), first],
+            )?;
+            save(tx, dgroup, owner, stream, bytes, mark)?;
+            Ok(true)
+        })
+    }
+
+    /// Every stream of a DGroup that has begun.
+    pub fn streams(&self, dgroup: &DgroupId) -> Result<BTreeMap<ClientId, Stream>, StoreError> {
+        let db = self.db.lock();
+        let mut query = db.prepare_cached("SELECT owner, first, last FROM streams WHERE dgroup = ?1")?;
+        let rows = query.query_map([dgroup.0], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, Stream { first: row.get(1)?, last: row.get(2)? }))
+        })?;
+        rows.map(|row| {
+            let (owner, stream) = row?;
+            Ok((ClientId::new(owner).map_err(|_| StoreError::Damaged("an owner"))?, stream))
+        })
+        .collect()
+    }
+
+    /// One stream.
+    pub fn stream(&self, dgroup: &DgroupId, owner: &ClientId) -> Result<Stream, StoreError> {
+        Ok(load(&self.db.lock(), dgroup, owner)?.0)
+    }
+
+    /// Items from .. to of a stream, both included: as many as fit into a page, at least one if there is any.
+    pub fn read(
+        &self,
+        dgroup: &DgroupId,
+        owner: &ClientId,
+        from: u64,
+        to: u64,
+        most: usize,
+    ) -> Result<Vec<Item>, StoreError> {
+        let db = self.db.lock();
+        let mut query = db.prepare_cached(
+            "SELECT seq, message, welcome FROM items
+             WHERE dgroup = ?1 AND owner = ?2 AND seq BETWEEN ?3 AND ?4 ORDER BY seq LIMIT ?5",
+        )?;
+        let mut rows = query.query(params![dgroup.0, owner.as_bytes(), from, to, most as i64])?;
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let item = Item {
+                owner: owner.clone(),
+                seq: row.get(0)?,
+                message: row.get::<_, Vec<u8>>(1)?.into(),
+                welcome: row.get::<_, Vec<u8>>(2)?.into(),
+            };
+            bytes += item.bytes();
+            if bytes > PAGE_BYTES && !items.is_empty() {
+                break;
+            }
+            items.push(item);
+        }
+        Ok(items)
+    }
+
+    /// What has changed after a mark, `most` things at most, the oldest first.
+    pub fn changes(&self, after: u64, most: usize) -> Result<Changes, StoreError> {
+        let db = self.db.lock();
+        let mut marks = db.prepare_cached(
+            "SELECT mark FROM (SELECT mark FROM dgroups WHERE mark > ?1 UNION ALL SELECT mark FROM streams WHERE mark > ?1)
+             ORDER BY mark LIMIT 1 OFFSET ?2",
+        )?;
+        // Things of one mark are told together.
+        let end: Option<u64> = marks.query_row(params![after, most as i64], |row| row.get(0)).optional()?;
+        let newest: u64 = db.query_row("SELECT mark FROM storage", [], |row| row.get(0))?;
+        let end = end.unwrap_or(newest);
+        let mut changes = Changes { mark: end, ..Changes::default() };
+        let mut query = db.prepare_cached("SELECT setup FROM dgroups WHERE mark > ?1 AND mark <= ?2")?;
+        for setup in query.query_map([after, end], |row| row.get::<_, Vec<u8>>(0))? {
+            changes.setups.push(setup?.into());
+        }
+        let mut query = db.prepare_cached(
+            "SELECT dgroup, owner, first, last FROM streams WHERE mark > ?1 AND mark <= ?2",
+        )?;
+        let mut rows = query.query([after, end])?;
+        while let Some(row) = rows.next()? {
+            let owner =
+                ClientId::new(row.get::<_, Vec<u8>>(1)?).map_err(|_| StoreError::Damaged("an owner"))?;
+            let stream = Stream { first: row.get(2)?, last: row.get(3)? };
+            changes.streams.push(Named { dgroup: DgroupId(row.get(0)?), owner, stream });
+        }
+        Ok(changes)
+    }
+
+    /// What is kept, in bytes of items.
+    pub fn bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.db.lock().query_row("SELECT coalesce(sum(bytes), 0) FROM streams", [], |row| row.get(0))?)
+    }
+
+    /// Runs `work` with the mark of its changes. It says whether there are any.
+    fn transaction(
+        &self,
+        work: impl FnOnce(&Transaction<'_>, u64) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut db = self.db.lock();
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mark: u64 = tx.query_row("SELECT mark + 1 FROM storage", [], |row| row.get(0))?;
+        if !work(&tx, mark)? {
+            return Ok(());
+        }
+        tx.execute("UPDATE storage SET mark = ?1", [mark])?;
+        tx.commit()?;
+        self.mark.send_replace(mark);
+        Ok(())
+    }
+}
+
+fn insert(
+    tx: &Transaction<'_>,
+    dgroup: &DgroupId,
+    item: &Item,
+    mark: u64,
+    bounds: &Bounds,
+) -> Result<(Stored, bool), StoreError> {
+    let owner = &item.owner;
+    let (stream, bytes) = load(tx, dgroup, owner)?;
+    let contiguous = stream.last;
+    let mut same = tx.prepare_cached(
+        "SELECT message = ?4 AND welcome = ?5 FROM items WHERE dgroup = ?1 AND owner = ?2 AND seq = ?3",
+    )?;
+    let here: Option<bool> = same
+        .query_row(
+            params![dgroup.0, owner.as_bytes(), item.seq, item.message.as_ref(), item.welcome.as_ref()],
+            |row| row.get(0),
+        )
+        .optional()?;
+    match (here, stream.place(item.seq)) {
+        (Some(true), _) => return Ok((Stored::Kept { contiguous }, false)),
+        (Some(false), _) => return Ok((Stored::Conflict, false)),
+        (None, Place::Taken) => return Ok((Stored::Dropped, false)),
+        (None, Place::TooFar) => return Ok((Stored::TooFar { contiguous }, false)),
+        (None, Place::Next | Place::Ahead) => {}
+    }
+    let mut put = tx.prepare_cached(
+        "INSERT INTO items (dgroup, owner, seq, message, welcome) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    put.execute(params![dgroup.0, owner.as_bytes(), item.seq, item.message.as_ref(), item.welcome.as_ref()])?;
+    let bytes = bytes + item.bytes() as u64 + ITEM_OVERHEAD_BYTES;
+    let stream = advance(tx, dgroup, owner, stream)?;
+    let (stream, bytes) = drop_oldest(tx, dgroup, owner, stream, bytes, bounds.stream_bytes)?;
+    save(tx, dgroup, owner, stream, bytes, mark)?;
+    Ok((Stored::Kept { contiguous: stream.last }, true))
+}
+
+/// Moves the end over everything that has no gap any more.
+fn advance(
+    tx: &Transaction<'_>,
+    dgroup: &DgroupId,
+    owner: &ClientId,
+    mut stream: Stream,
+) -> Result<Stream, StoreError> {
+    let mut there = tx.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM items WHERE dgroup = ?1 AND owner = ?2 AND seq = ?3)",
+    )?;
+    while there.query_row(params![dgroup.0, owner.as_bytes(), stream.last + 1], |row| row.get(0))? {
+        stream.last += 1;
+    }
+    Ok(stream)
+}
+
+/// Drops the oldest items until the stream keeps its bound. The newest one stays in any case.
+fn drop_oldest(
+    tx: &Transaction<'_>,
+    dgroup: &DgroupId,
+    owner: &ClientId,
+    mut stream: Stream,
+    mut bytes: u64,
+    bound: u64,
+) -> Result<(Stream, u64), StoreError> {
+    while bytes > bound && stream.first < stream.last {
+        let key = params![dgroup.0, owner.as_bytes(), stream.first];
+        let size: u64 = tx.query_row(
+            "DELETE FROM items WHERE dgroup = ?1 AND owner = ?2 AND seq = ?3
+             RETURNING length(message) + length(welcome)",
+            key,
+            |row| row.get(0),
+        )?;
+        bytes = bytes.saturating_sub(size + ITEM_OVERHEAD_BYTES);
+        stream.first += 1;
+    }
+    Ok((stream, bytes))
+}
+
+/// Takes from the largest streams what all of them are too large by. Returns whether anything was dropped.
+fn keep_total(tx: &Transaction<'_>, mark: u64, bounds: &Bounds) -> Result<bool, StoreError> {
+    let mut dropped = false;
+    loop {
+        let total: u64 = tx.query_row("SELECT coalesce(sum(bytes), 0) FROM streams", [], |row| row.get(0))?;
+        if total <= bounds.total_bytes {
+            return Ok(dropped);
+        }
+        let largest = tx
+            .query_row(
+                "SELECT dgroup, owner, bytes FROM streams WHERE first < last ORDER BY bytes DESC LIMIT 1",
+                [],
+                |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, u64>(2)?)),
+            )
+            .optional()?;
+        let Some((dgroup, owner, before)) = largest else { return Ok(dropped) };
+        let owner = ClientId::new(owner).map_err(|_| StoreError::Damaged("an owner"))?;
+        let dgroup = DgroupId(dgroup);
+        let (stream, bytes) = load(tx, &dgroup, &owner)?;
+        let target = before.saturating_sub(total - bounds.total_bytes);
+        let (stream, bytes) = drop_oldest(tx, &dgroup, &owner, stream, bytes, target)?;
+        save(tx, &dgroup, &owner, stream, bytes, mark)?;
+        dropped = true;
+    }
+}
+
+fn load(db: &Connection, dgroup: &DgroupId, owner: &ClientId) -> Result<(Stream, u64), StoreError> {
+    let mut query =
+        db.prepare_cached("SELECT first, last, bytes FROM streams WHERE dgroup = ?1 AND owner = ?2")?;
+    let found = query
+        .query_row(params![dgroup.0, owner.as_bytes()], |row| {
+            Ok((Stream { first: row.get(0)?, last: row.get(1)? }, row.get(2)?))
+        })
+        .optional()?;
+    Ok(found.unwrap_or((Stream::EMPTY, 0)))
+}
+
+fn save(
+    db: &Connection,
+    dgroup: &DgroupId,
+    owner: &ClientId,
+    stream: Stream,
+    bytes: u64,
+    mark: u64,
+) -> Result<(), StoreError> {
+    let mut put = db.prepare_cached(
+        "INSERT INTO streams (dgroup, owner, first, last, bytes, mark) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (dgroup, owner) DO UPDATE
+         SET first = excluded.first, last = excluded.last, bytes = excluded.bytes, mark = excluded.mark",
+    )?;
+    put.execute(params![dgroup.0, owner.as_bytes(), stream.first, stream.last, bytes, mark])?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,0 +1,107 @@
+//! What the streams on disk promise.
+
+use super::*;
+
+const WIDE: Bounds = Bounds { stream_bytes: 1 << 30, total_bytes: 1 << 30 };
+
+fn setup() -> Setup {
+    let members = ["ann", "bob"].map(|name| ClientId::new(name).unwrap());
+    Setup::new([1; 16], members, [1], 32).unwrap()
+}
+
+fn item(owner: &'static str, seq: u64, bytes: usize) -> (DgroupId, Item) {
+    let owner = ClientId::new(owner).unwrap();
+    (setup().id(), Item { owner, seq, message: vec![seq as u8; bytes].into(), welcome: Bytes::new() })
+}
+
+fn numbers(store: &MeshStore, owner: &'static str) -> Vec<u64> {
+    let owner = ClientId::new(owner).unwrap();
+    store.read(&setup().id(), &owner, 0, 1000, 1000).unwrap().iter().map(|item| item.seq).collect()
+}
+
+#[test]
+fn items_come_in_any_order_and_are_contiguous_when_the_gap_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MeshStore::open(dir.path(), WIDE, [1; 16]).unwrap();
+    store.create(&setup()).unwrap();
+    let insert = |seq| store.insert(&[item("ann", seq, 10)]).unwrap()[0];
+    assert_eq!(insert(1), Stored::Kept { contiguous: 1 });
+    assert_eq!(insert(4), Stored::Kept { contiguous: 1 });
+    assert_eq!(insert(3), Stored::Kept { contiguous: 1 });
+    assert_eq!(insert(2), Stored::Kept { contiguous: 4 });
+    assert_eq!(insert(2), Stored::Kept { contiguous: 4 }, "the same again gets the same answer");
+    assert_eq!(store.insert(&[item("ann", 2, 11)]).unwrap(), [Stored::Conflict]);
+    assert_eq!(insert(5000), Stored::TooFar { contiguous: 4 });
+    // Another process finds the same, and the same storage id.
+    drop(store);
+    let store = MeshStore::open(dir.path(), WIDE, [2; 16]).unwrap();
+    assert_eq!(store.storage_id(), [1; 16]);
+    assert_eq!(numbers(&store, "ann"), [1, 2, 3, 4]);
+    assert_eq!(store.setup(&setup().id()).unwrap(), Some(setup()));
+}
+
+#[test]
+fn at_the_bound_the_oldest_of_the_stream_go_and_the_newest_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = Bounds { stream_bytes: 4 * (100 + ITEM_OVERHEAD_BYTES), total_bytes: 1 << 30 };
+    let store = MeshStore::open(dir.path(), bounds, [1; 16]).unwrap();
+    store.create(&setup()).unwrap();
+    for seq in 1..=10 {
+        store.insert(&[item("ann", seq, 100)]).unwrap();
+    }
+    store.insert(&[item("bob", 1, 100)]).unwrap();
+    assert_eq!(numbers(&store, "ann"), [7, 8, 9, 10]);
+    assert_eq!(numbers(&store, "bob"), [1], "one member's talk does not cost another its items");
+    let ann = ClientId::new("ann").unwrap();
+    assert_eq!(store.stream(&setup().id(), &ann).unwrap(), Stream { first: 7, last: 10 });
+    assert_eq!(store.insert(&[item("ann", 2, 100)]).unwrap(), [Stored::Dropped]);
+    // One item that is larger than the bound stays all the same.
+    store.insert(&[item("ann", 11, 100_000)]).unwrap();
+    assert_eq!(numbers(&store, "ann"), [11]);
+}
+
+#[test]
+fn at_the_bound_of_all_the_largest_stream_gives() {
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = Bounds { stream_bytes: 1 << 30, total_bytes: 6 * (100 + ITEM_OVERHEAD_BYTES) };
+    let store = MeshStore::open(dir.path(), bounds, [1; 16]).unwrap();
+    store.create(&setup()).unwrap();
+    store.insert(&[item("bob", 1, 100), item("bob", 2, 100)]).unwrap();
+    for seq in 1..=20 {
+        store.insert(&[item("ann", seq, 100)]).unwrap();
+        assert!(store.bytes().unwrap() <= bounds.total_bytes);
+    }
+    assert_eq!(numbers(&store, "bob"), [1, 2]);
+    assert_eq!(numbers(&store, "ann"), [17, 18, 19, 20]);
+}
+
+#[test]
+fn changes_are_told_once_in_pages_and_only_if_there_are_any() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MeshStore::open(dir.path(), WIDE, [1; 16]).unwrap();
+    store.create(&setup()).unwrap();
+    store.create(&setup()).unwrap();
+    store.insert(&[item("ann", 1, 1)]).unwrap();
+    store.insert(&[item("bob", 1, 1)]).unwrap();
+    store.insert(&[item("bob", 1, 1)]).unwrap();
+    let first = store.changes(0, 1).unwrap();
+    assert!(first.mark > 0 && first.mark < *store.marks().borrow());
+    let all = store.changes(0, 100).unwrap();
+    assert_eq!((all.setups.len(), all.streams.len(), all.mark), (1, 2, 3));
+    let rest = store.changes(first.mark, 100).unwrap();
+    assert_eq!(first.streams.len() + rest.streams.len(), 2);
+    assert!(store.changes(3, 100).unwrap().streams.is_empty());
+}
+
+#[test]
+fn a_stream_goes_on_behind_what_is_gone_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MeshStore::open(dir.path(), WIDE, [1; 16]).unwrap();
+    store.create(&setup()).unwrap();
+    let ann = ClientId::new("ann").unwrap();
+    store.insert(&[item("ann", 1, 1), item("ann", 6, 1)]).unwrap();
+    store.skip_to(&setup().id(), &ann, 5).unwrap();
+    assert_eq!(store.stream(&setup().id(), &ann).unwrap(), Stream { first: 5, last: 4 });
+    assert_eq!(store.insert(&[item("ann", 5, 1)]).unwrap(), [Stored::Kept { contiguous: 6 }]);
+    assert_eq!(numbers(&store, "ann"), [5, 6]);
+}
