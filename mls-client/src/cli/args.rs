@@ -78,6 +78,18 @@ pub(super) enum Command {
         /// `dimls` needs no order at all, as every member has a Send Group of its own.
         #[arg(long, value_enum, default_value_t = KindArg::Mls, hide_possible_values = true)]
         kind: KindArg,
+        /// With `--kind dimls`: the other members. They are named once, for good. Repeat for each.
+        #[arg(long, value_name = "NAME")]
+        with: Vec<String>,
+    },
+    /// Use groups of kind `dimls`.
+    Dgroup {
+        /// The beginning of the group's id, if this client is in several.
+        #[arg(long)]
+        id: Option<String>,
+        /// What to do.
+        #[command(subcommand)]
+        command: DgroupCommand,
     },
     /// Add clients to a group.
     Invite {
@@ -141,6 +153,21 @@ pub(super) enum Command {
         #[command(flatten)]
         group: GroupArg,
     },
+}
+
+/// What to do with a group of kind `dimls`.
+#[derive(Debug, Subcommand)]
+pub(super) enum DgroupCommand {
+    /// Take part in every such group that names this client.
+    Join,
+    /// Say something.
+    Send {
+        /// What.
+        #[arg(required = true)]
+        text: Vec<String>,
+    },
+    /// Follow the group: shows what is said, adds who has come, and keeps the keys fresh.
+    Watch,
 }
 
 /// The kinds of groups.

@@ -37,7 +37,7 @@ pub(super) async fn create(session: &Session, kind: KindArg) -> anyhow::Result<(
     let kind = match kind {
         KindArg::Mls => GroupKind::Mls,
         KindArg::Demls => GroupKind::Demls,
-        KindArg::Dimls => anyhow::bail!("groups of kind `dimls` are not there yet; choose `mls` or `demls`"),
+        KindArg::Dimls => anyhow::bail!("a group of kind `dimls` is not created in a log"),
     };
     let group = session.client.create_group(NewGroup { kind, ..NewGroup::default() }).await?;
     println!("{}", hex::encode(&group));

@@ -3,12 +3,16 @@
 mod args;
 mod check;
 mod commands;
+mod dimls;
 mod session;
 mod show;
 mod watch;
 
 pub(crate) use self::args::Args;
-use self::{args::Command, session::Session};
+use self::{
+    args::{Command, DgroupCommand, KindArg},
+    session::Session,
+};
 
 /// Does what was asked for.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -19,10 +23,23 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if let Command::Identity { name } = &args.command {
         return commands::identity(&args, &state, name.as_deref()).await;
     }
+    match &args.command {
+        Command::Create { kind: KindArg::Dimls, with } => return dimls::create(&args, &state, with).await,
+        Command::Dgroup { id, command } => {
+            return match command {
+                DgroupCommand::Join => dimls::join(&args, &state).await,
+                DgroupCommand::Send { text } => dimls::send(&args, &state, id.as_deref(), text).await,
+                DgroupCommand::Watch => dimls::watch(&args, &state, id.as_deref()).await,
+            };
+        }
+        _ => {}
+    }
     let session = Session::open(&args, &state)?;
     match &args.command {
         Command::Identity { .. } | Command::Check { .. } => Ok(()),
-        Command::Create { kind } => commands::create(&session, *kind).await,
+        // Those of kind `dimls` are done with above.
+        Command::Dgroup { .. } => Ok(()),
+        Command::Create { kind, .. } => commands::create(&session, *kind).await,
         Command::Invite { clients, group } => commands::invite(&session, clients, group).await,
         Command::Join { wait } => commands::join(&session, *wait).await,
         Command::Send { text, group } => commands::send(&session, text, group).await,

@@ -43,6 +43,11 @@ impl<R: Records> Shared<R> {
         result
     }
 
+    /// The session, for one's own use again.
+    pub fn into_session(self) -> Session<R> {
+        self.session.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Session<R>> {
         // A panic in the middle of an operation leaves the session poisoned by its own mark.
         self.session.lock().unwrap_or_else(PoisonError::into_inner)

@@ -17,7 +17,7 @@ pub const PSKS_KEPT: usize = 64;
 pub const WAIT_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// KeyPackages of this member that wait until every owner has used a newer one. The oldest beyond are deleted.
-pub const GENERATIONS_KEPT: usize = 8;
+pub const GENERATIONS_KEPT: usize = 64;
 
 /// Items of this member that no gateway has confirmed.
 pub const OUTBOX_ITEMS: usize = 4096;

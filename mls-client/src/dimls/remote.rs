@@ -60,6 +60,10 @@ impl Remote {
     /// The same over another network.
     pub fn over(network: SharedNetwork, url: &str, client: &ClientId) -> Result<Self, Error> {
         let whole = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+        if !whole.starts_with("http://") {
+            let message = "DiMLS groups are reached in plaintext only (http://host:port) so far; put a TLS tunnel in front";
+            return Err(Error::Invalid(message.into()));
+        }
         let channel = Endpoint::from_shared(whole)
             .map_err(|e| {
                 Error::Invalid(format!("`{url}` is not the URL of a gateway: {e}; expected http://host:port"))

@@ -100,7 +100,18 @@ impl MeshParts {
     ) -> Self {
         let authenticator = Arc::new(TrustMetadata);
         let gatekeeper = Gatekeeper::open();
-        Self { data_dir, bounds, incoming, mesh_incoming, admin: None, peers, network, rng, authenticator, gatekeeper }
+        Self {
+            data_dir,
+            bounds,
+            incoming,
+            mesh_incoming,
+            admin: None,
+            peers,
+            network,
+            rng,
+            authenticator,
+            gatekeeper,
+        }
     }
 }
 

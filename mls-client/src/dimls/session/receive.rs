@@ -231,7 +231,13 @@ impl<R: Records> Session<R> {
         let number = usize::from(from);
         let me = self.me;
         let mine = data.adds.iter().find(|(member, _)| *member == me).map(|(_, generation)| *generation);
-        if mine.is_none() && self.groups[number].is_none() {
+        let outdated = mine.is_some_and(|generation| !self.record.held.contains_key(&generation));
+        if outdated && self.groups[number].is_some() {
+            // A leaf made of keys that are deleted already is no use: the owner has to take a newer KeyPackage.
+            let now = Node { owner: from, epoch: header.epoch + 1 };
+            return self.is_it_the_owners(from, item, now);
+        }
+        if (mine.is_none() || outdated) && self.groups[number].is_none() {
             // Not in that Send Group now. What may be needed to come into it again is the KeyPackage, which speaks for itself.
             self.new_package(from, &data)?;
             return Ok(Outcome::Done(Vec::new()));
@@ -276,7 +282,8 @@ impl<R: Records> Session<R> {
         Ok(())
     }
 
-    /// A commit needs what this client can never have. If all else about it is right, then the owner made it, and this client is lost.
+    /// A commit needs what this client can never have (a PSK, or deleted keys of its own). If all else about it is right, then the
+    /// owner made it, and this client is lost.
     fn is_it_the_owners(&mut self, from: Member, item: &Item, need: Node) -> Result<Outcome, Fail> {
         let Some(group) = &mut self.groups[usize::from(from)] else { return Ok(Outcome::Never(need)) };
         let values = group.space.snapshot();
@@ -287,7 +294,12 @@ impl<R: Records> Session<R> {
                 Ok(Outcome::Never(need))
             }
             Err(error) => Err(Rejected::Mls(error.to_string()).into()),
-            Ok(_) => Err(Rejected::Lies("it takes other PSKs than it says").into()),
+            Ok(processed) => match processed.into_content() {
+                ProcessedMessageContent::StagedCommitMessage(staged) if staged.self_removed() => {
+                    Ok(Outcome::Never(need))
+                }
+                _ => Err(Rejected::Lies("it takes other PSKs than it says").into()),
+            },
         }
     }
 

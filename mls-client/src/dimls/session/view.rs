@@ -77,6 +77,11 @@ impl<R: Records> Session<R> {
         self.id
     }
 
+    /// Whose session this is.
+    pub fn client_id(&self) -> &ClientId {
+        self.identity.client_id()
+    }
+
     /// What the DGroup began with.
     pub fn setup(&self) -> &Setup {
         &self.setup
