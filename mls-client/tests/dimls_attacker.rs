@@ -1,5 +1,7 @@
 //! What a copy of one member's state is good for, and what ends it.
 
+#![allow(clippy::unwrap_used)] // A panic in a test is its report.
+
 mod dimls_support;
 
 use dimls_support::{MINUTE, Member, World, client, policy};

@@ -1,5 +1,7 @@
 //! A DGroup over bad links in simulated time: reordering, duplication, loss, partitions of hours, and whoever forges and replays.
 
+#![allow(clippy::unwrap_used)] // A panic in a test is its report.
+
 mod dimls_support;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! A DGroup over links that work: what its members can do, and what a crash leaves.
 
+#![allow(clippy::unwrap_used)] // A panic in a test is its report.
+
 mod dimls_support;
 
 use dimls_support::{HOUR, MINUTE, World, client, policy};
