@@ -1,5 +1,7 @@
 //! TLS over real sockets: who gets through, and what happens when certificates are replaced.
 
+#![allow(clippy::unwrap_used)] // A panic in a test is its report.
+
 use std::{fs, path::Path, time::Duration};
 
 use concordat_certs::{Authority, Issued, Lifetime};
