@@ -72,6 +72,9 @@ impl Api {
             }
             other => other,
         }?;
+        if page.head.as_ref().is_some_and(|head| head.kind() == GroupKind::Demls) {
+            return Err(GatewayError::NoStorage);
+        }
         let chain = chain.or((seq == 0).then_some(ChainHash::START));
         verify_page(seq, chain, &page.entries)?;
         Ok(ReadEntriesResponse { entries: page.entries, head: page.head })

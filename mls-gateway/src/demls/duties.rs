@@ -149,7 +149,13 @@ impl Duties<'_> {
                 Final::BranchesReported(wire::BranchesReported { new_entries, .. }) => {
                     metrics::reported(new_entries)
                 }
-                Final::Refused(refused) => return Err(GatewayError::Refused(refused)),
+                Final::Refused(refused) => {
+                    tracing::warn!(
+                        words = refused.message,
+                        "the cluster does not take in a branch; the group waits, and it is reported again"
+                    );
+                    return Err(GatewayError::Refused(refused));
+                }
                 other => return unexpected(other),
             }
         }

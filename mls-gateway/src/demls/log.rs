@@ -49,6 +49,8 @@ struct Inner {
     refused_since: Option<Instant>,
     mismatches: u32,
     failed: bool,
+    /// What was delivered could not be taken in: another node is to be followed.
+    distrusted: bool,
 }
 
 impl Sink {
@@ -65,6 +67,7 @@ impl Sink {
             refused_since: None,
             mismatches: 0,
             failed: false,
+            distrusted: false,
         };
         Ok(Arc::new(Self { group: group.id.clone(), inner: Mutex::new(inner), news: Notify::new() }))
     }
@@ -86,13 +89,12 @@ impl Sink {
         entries
     }
 
-    /// What is queued does not follow, or another was faster: begin again after this entry.
-    fn restart(&self, seq: u64, chain: Bytes) {
+    /// What is queued does not follow, or another was faster: go on after this entry.
+    fn restart(&self, seq: u64, chain: Bytes, distrusted: bool) {
         let mut inner = self.inner.lock();
         inner.queue.clear();
         (inner.bytes, inner.seq, inner.chain) = (0, seq, chain);
-        // Looks like a laggard, so that another node is followed.
-        inner.refused_since.get_or_insert_with(|| Instant::now() - FOLLOW_LAG_MAX * 2);
+        inner.distrusted |= distrusted;
     }
 }
 
@@ -109,6 +111,7 @@ impl GroupSink for Sink {
     fn restarted(&self, now: Instant) {
         let mut inner = self.inner.lock();
         inner.refused_since = None;
+        inner.distrusted = false;
         if let Some((_, since)) = &mut inner.expected {
             *since = now;
         }
@@ -162,6 +165,9 @@ impl GroupSink for Sink {
 
     fn is_lagging(&self, now: Instant) -> bool {
         let inner = self.inner.lock();
+        if inner.distrusted {
+            return true;
+        }
         let since = inner.expected.map(|(_, since)| since).into_iter().chain(inner.refused_since);
         since.min().is_some_and(|since| now.saturating_duration_since(since) > FOLLOW_LAG_MAX)
     }
@@ -170,7 +176,12 @@ impl GroupSink for Sink {
 /// Writes what is delivered, for good.
 pub(super) async fn follow(group: Arc<Group>, sink: Arc<Sink>, paths: Arc<Paths>) {
     let _following = paths.cluster.follower.group(Arc::clone(&sink) as _);
+    let (mut direct, mut reach) = (paths.direct_changes(), paths.relay.changes());
     loop {
+        direct.borrow_and_update();
+        reach.borrow_and_update();
+        let is_only_through_another =
+            !paths.is_direct(group.shard) && paths.relay.reaches_quorum(group.shard);
         let news = sink.news.notified();
         let entries = sink.take();
         if entries.is_empty() {
@@ -190,14 +201,18 @@ pub(super) async fn follow(group: Arc<Group>, sink: Arc<Sink>, paths: Arc<Paths>
             }
             tokio::select! {
                 () = news => {}
-                () = sleep(RELAY_LOG_PAUSE) => through_another(&group, &sink, &paths).await,
+                changed = direct.changed() => if changed.is_err() { return },
+                changed = reach.changed() => if changed.is_err() { return },
+                () = sleep(RELAY_LOG_PAUSE), if is_only_through_another => {
+                    through_another(&group, &sink, &paths).await;
+                }
             }
             continue;
         }
         if let Err(error) = write(&group, &paths, entries).await {
             tracing::warn!(%error, "entries of a log are not taken in");
             metrics::log_mismatch();
-            begin_again(&group, &sink);
+            begin_again(&group, &sink, true);
             sleep(DUTY_PAUSE).await;
         }
     }
@@ -217,19 +232,18 @@ async fn through_another(group: &Group, sink: &Sink, paths: &Paths) {
             tracing::warn!(%error, "entries of a log that another gateway has are not taken in");
             return;
         }
-        begin_again(group, sink);
+        begin_again(group, sink, false);
     }
     if !more {
         group.live.send_if_modified(|live| !std::mem::replace(live, true));
     }
 }
 
-fn begin_again(group: &Group, sink: &Sink) {
+fn begin_again(group: &Group, sink: &Sink, distrusted: bool) {
     if let Ok(head) = group.rows.head() {
-        sink.restart(
-            head.map_or(0, |head| head.seq),
-            head.map(|head| head.chain.to_bytes()).unwrap_or_default(),
-        );
+        let seq = head.map_or(0, |head| head.seq);
+        let chain = head.map(|head| head.chain.to_bytes()).unwrap_or_default();
+        sink.restart(seq, chain, distrusted);
     }
 }
 

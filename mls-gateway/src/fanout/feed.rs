@@ -79,6 +79,10 @@ impl Feed {
         head: pb::Head,
         budget: Arc<Budget>,
     ) -> Result<Arc<Self>, GatewayError> {
+        // Its marks can only be followed by the rules, which need a copy of the log.
+        if head.kind() == pb::GroupKind::Demls {
+            return Err(GatewayError::NoStorage);
+        }
         let chain =
             ChainHash::from_slice(&head.chain_hash).map_err(|_| GatewayError::Protocol("a chain hash"))?;
         let state = StateId::from_slice(&head.state_id).map_err(|_| GatewayError::Protocol("a state id"))?;
