@@ -34,7 +34,7 @@ pub const LISTED_MAX: usize = 1000;
 pub const PEERS_MAX: usize = 256;
 /// Shortest and longest pause before a lost link is tried again.
 pub const LINK_PAUSE: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(2);
+    Duration::from_millis(100)..=Duration::from_secs(1);
 /// How long a fetch may give nothing before the link counts as lost.
 pub const FETCH_SILENCE: Duration = Duration::from_secs(10);
 /// How long items that one gateway has dropped are waited for, in case another one still has them.
