@@ -42,7 +42,7 @@ pub enum Command {
     /// Run a whole cluster of three nodes and a gateway in this process, on loopback.
     Dev(Dev),
     /// Serve DiMLS groups alone, without any ordering node, together with other gateways that are reached now and then.
-    Mesh(mesh::cli::Mesh),
+    Mesh(Box<mesh::cli::Mesh>),
 }
 
 /// How to serve. Every setting can also be given in the environment, as its help names it, or in a file: flags stand over the
