@@ -70,12 +70,12 @@ fn whatever_the_links_do_everything_is_taken_in_once_and_in_order_in_the_end() {
         let mut said = [0_u32; MEMBERS];
         while world.now < 30 * HOUR {
             world.now += MINUTE;
-            for number in 0..MEMBERS {
+            for (number, said) in said.iter_mut().enumerate() {
                 match links.rng.below(200) {
                     0 => drop(world.members[number].update(world.now).unwrap()),
                     1..4 if world.now > 15 * HOUR => {
-                        world.members[number].protect(&said[number].to_be_bytes()).unwrap();
-                        said[number] += 1;
+                        world.members[number].protect(&said.to_be_bytes()).unwrap();
+                        *said += 1;
                     }
                     _ => {}
                 }
