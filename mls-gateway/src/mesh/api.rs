@@ -239,8 +239,9 @@ impl DimlsGroups for DimlsApi {
             cursor.insert(owner, seq);
         }
         let (events, told) = mpsc::channel(EVENTS_MAX);
-        let api = self.clone();
+        let (api, hold) = (self.clone(), self.drain.hold());
         tokio::spawn(async move {
+            let _hold = hold;
             if let Err(error) = api.follow(id, cursor, events.clone()).await {
                 // The client goes on from its cursor, here or at another gateway.
                 let _ = events.send(Err(error.into())).await;

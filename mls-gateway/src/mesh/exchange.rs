@@ -108,8 +108,9 @@ impl Mesh for Exchange {
         // Marks of another storage mean nothing here.
         let after = if storage_id == self.store.storage_id().as_slice() { after } else { 0 };
         let (answers, told) = mpsc::channel(EVENTS_MAX);
-        let exchange = self.clone();
+        let (exchange, hold) = (self.clone(), self.drain.hold());
         tokio::spawn(async move {
+            let _hold = hold;
             if let Err(error) = exchange.tell(after, answers.clone()).await {
                 let _ = answers.send(Err(error.into())).await;
             }
@@ -127,8 +128,9 @@ impl Mesh for Exchange {
             );
         }
         let (answers, told) = mpsc::channel(EVENTS_MAX);
-        let exchange = self.clone();
+        let (exchange, hold) = (self.clone(), self.drain.hold());
         tokio::spawn(async move {
+            let _hold = hold;
             if let Err(error) = exchange.hand_out(ranges, answers.clone()).await {
                 let _ = answers.send(Err(error.into())).await;
             }

@@ -121,7 +121,7 @@ pub struct MeshGateway {
     mesh_address: SocketAddr,
     store: Arc<MeshStore>,
     drain: Drain,
-    _tasks: Vec<AbortOnDropHandle<()>>,
+    tasks: Vec<AbortOnDropHandle<()>>,
 }
 
 impl MeshGateway {
@@ -159,7 +159,7 @@ impl MeshGateway {
                 }
             }));
         }
-        Ok(Self { address, mesh_address, store, drain, _tasks: tasks })
+        Ok(Self { address, mesh_address, store, drain, tasks })
     }
 
     /// Where clients connect.
@@ -186,6 +186,11 @@ impl MeshGateway {
     pub async fn stop(self) {
         if let Err(unfinished) = self.drain.finish(SHUTDOWN_DEADLINE).await {
             tracing::warn!(%unfinished, "stopping anyway");
+        }
+        // What they hold of the store goes with them: the folder can be opened again when this returns.
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
         }
     }
 }
