@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -186,8 +185,7 @@ async fn a_wiped_disk_is_refused() {
     let mut cluster = Cluster::start(3).await;
     cluster.group_with("kept", 3).await;
     cluster.stop_node(3).await;
-    fs::remove_dir_all(cluster.path().join("node-3")).unwrap();
-    cluster.start_node(3).await;
+    cluster.start_node_on(3, "another disk").await;
     cluster.group_with("later", 3).await;
     // The empty node refuses its peers, takes part in nothing, and adding it under its old number is refused, too.
     assert!(cluster.node(3).node().shards.get().is_none());

@@ -109,7 +109,13 @@ impl Cluster {
 
     /// Starts a stopped node again, or a new one. A new one is empty and belongs to no cluster.
     pub(crate) async fn start_node(&mut self, node_id: u64) {
+        self.start_node_on(node_id, &format!("node-{node_id}")).await;
+    }
+
+    /// The same, with its data in another folder.
+    pub(crate) async fn start_node_on(&mut self, node_id: u64, disk: &str) {
         let mut config = local_config(self.path(), node_id).unwrap();
+        config.data_dir = self.path().join(disk);
         (self.adjust)(&mut config);
         let node = start_node(self.path(), config, Seams::system()).await.unwrap();
         let at = node_id as usize - 1;
