@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::{peers, scale, topology};
+use crate::{advise, peers, scale, topology};
 
 /// Measures Concordat on this machine: real processes, real sockets, real disks.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ pub(crate) enum Command {
     /// What an order costs as sites move apart: designs side by side on emulated topologies.
     #[command(after_help = topology::HELP)]
     Topology(topology::Options),
+    /// Which way of ordering to choose on a topology, from what `bench topology` has measured.
+    Advise(advise::Options),
 }
 
 /// What every benchmark takes.

@@ -1,5 +1,6 @@
 //! `bench`: real processes, real disks, measured. See docs/benchmarks.md.
 
+mod advise;
 mod args;
 mod limits;
 mod machine;
@@ -25,6 +26,7 @@ async fn main() -> ExitCode {
         Command::Peers(options) => peers::run(options).await,
         Command::Scale(options) => scale::run(options).await,
         Command::Topology(options) => topology::run(options).await,
+        Command::Advise(options) => advise::run(&options),
     };
     match ran {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,6 +19,7 @@ mod world;
 pub(crate) use options::{HELP, Options};
 pub(crate) use row::Row;
 pub(crate) use spec::Topology;
+pub(crate) use world::floor_of;
 
 use std::collections::BTreeMap;
 

@@ -86,7 +86,7 @@ impl Options {
             contention: or(&self.contention, &[8], &[1, 2, 5, 10, 20, 50]),
             fault: seconds(
                 "--fault-seconds",
-                self.fault_seconds.unwrap_or(if quick { 4.0 } else { 10.0 }),
+                self.fault_seconds.unwrap_or(if quick { 6.0 } else { 15.0 }),
                 300.0,
             )?,
         };

@@ -133,19 +133,50 @@ impl World {
 
     /// What no design of this kind can be faster than: to the leader and back, to the quorum-th fastest voter and back, one sync.
     pub(crate) fn floor(&self, site: &str, sync: Duration) -> Duration {
-        let home = &self.topology.home;
-        let mut followers: Vec<Duration> =
-            self.voters.iter().filter(|v| *v != home).map(|v| self.topology.round_trip(home, v)).collect();
-        followers.sort_unstable();
-        // The leader is one of the quorum itself.
-        let needed = self.voters.len() / 2;
-        let quorum = needed.checked_sub(1).and_then(|at| followers.get(at)).copied().unwrap_or_default();
-        self.topology.round_trip(site, home) + quorum + sync
+        self.topology.round_trip(site, &self.topology.home) + quorum(&self.topology, &self.voters) + sync
     }
 
     /// The ids of all processes that run.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let nodes = self.cluster.nodes().into_iter().filter_map(|node| node.service().id());
         nodes.chain(self.cluster.gateways().into_iter().filter_map(|g| g.service().id())).collect()
+    }
+}
+
+/// From the home site to the quorum-th fastest voter and back; the leader is one of the quorum itself.
+fn quorum(topology: &Topology, voters: &[String]) -> Duration {
+    let others = voters.iter().filter(|voter| **voter != topology.home);
+    let mut round_trips: Vec<Duration> =
+        others.map(|voter| topology.round_trip(&topology.home, voter)).collect();
+    round_trips.sort_unstable();
+    let needed = voters.len() / 2;
+    needed.checked_sub(1).and_then(|at| round_trips.get(at)).copied().unwrap_or_default()
+}
+
+/// The network's part of the floor, as the mean over all members: with the sites' nodes as voters, or with one server at home.
+pub(crate) fn floor_of(topology: &Topology, voters: bool) -> Duration {
+    let nodes = topology.sites.iter().filter(|site| site.nodes > 0 && (voters || site.name == topology.home));
+    let voters: Vec<String> = nodes.map(|site| site.name.clone()).collect();
+    let members: u32 = topology.sites.iter().map(|site| site.members).sum();
+    let ways: Duration = topology
+        .sites
+        .iter()
+        .map(|site| topology.round_trip(&site.name, &topology.home) * site.members)
+        .sum();
+    ways / members.max(1) + quorum(topology, &voters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_is_the_way_to_the_leader_and_to_the_nearest_majority() {
+        let topology = Topology::find("continent").unwrap();
+        // Virginia to itself, California and Oregon; the nearest follower is California.
+        let ways = (0.0 + 72.74 + 86.98) / 3.0;
+        let millis = |voters| floor_of(&topology, voters).as_secs_f64() * 1e3;
+        assert!((millis(false) - ways).abs() < 0.01, "{}", millis(false));
+        assert!((millis(true) - ways - 72.74).abs() < 0.01, "{}", millis(true));
     }
 }
