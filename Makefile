@@ -15,7 +15,7 @@ TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
 help: ## List the commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ready ## Build, start three ordering nodes and two gateways, run real MLS groups through a leader's crash, prove the result
@@ -32,6 +32,11 @@ bench: ready ## Measure against etcd and JetStream on this machine; ARGS="peers 
 demo-mesh: ready ## Start seven gateways without any cluster, whose links come and go, and prove what twelve members of a DGroup got
 	$(CARGO) build --release --locked -p mls-gateway -p concordat-demo
 	$(TARGET_DIR)/release/concordat-demo-mesh $(ARGS)
+
+.PHONY: demo-netsplit
+demo-netsplit: ready ## Three sites; the network splits and heals; prove that DeMLS groups come together again
+	$(CARGO) build --release --locked -p ordering-service -p mls-gateway -p concordat-demo
+	$(TARGET_DIR)/release/concordat-demo --netsplit $(ARGS)
 
 .PHONY: build
 build: ready ## Build everything, optimized

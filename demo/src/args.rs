@@ -8,6 +8,9 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Args {
+    /// The second act instead: the network splits and heals.
+    #[arg(long)]
+    pub(crate) netsplit: bool,
     /// Smaller groups and less time.
     #[arg(long)]
     pub(crate) quick: bool,

@@ -6,6 +6,7 @@ mod args;
 mod crash;
 mod limits;
 mod messages;
+mod netsplit;
 mod progress;
 mod proof;
 mod report;
@@ -20,7 +21,8 @@ use clap::Parser;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = args::Args::parse();
-    match scenario::run(&args).await {
+    let played = if args.netsplit { netsplit::run(&args).await } else { scenario::run(&args).await };
+    match played {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

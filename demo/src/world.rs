@@ -107,7 +107,13 @@ async fn open_all(
     Ok(opened.into_iter().map(|group| group.into_iter().map(|(_, member)| member).collect()).collect())
 }
 
-async fn open(name: String, gateway: &str, path: &Path, rng: Randomness) -> anyhow::Result<Member> {
+/// Opens one client with KeyPackages at `gateway`, and sets it to work.
+pub(crate) async fn open(
+    name: String,
+    gateway: &str,
+    path: &Path,
+    rng: Randomness,
+) -> anyhow::Result<Member> {
     let id = ClientId::new(name.clone().into_bytes())?;
     let mut store = Store::open(path)?;
     Identity::create(&mut store, id.clone(), DEFAULT_CIPHERSUITE)?;

@@ -121,6 +121,7 @@ impl Cluster {
         for number in 1..=gateways {
             cluster.lay_out_gateway(number)?;
         }
+        cluster.lay_out_relays();
         cluster.lay_out_routes()?;
         Ok(cluster)
     }

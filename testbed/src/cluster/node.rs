@@ -115,6 +115,7 @@ impl Node {
 #[derive(Debug)]
 pub struct Gateway {
     address: String,
+    relay: String,
     site: String,
     service: Service,
 }
@@ -129,9 +130,11 @@ impl Gateway {
         ordering: &[String],
         options: &ClusterOptions,
     ) -> io::Result<Self> {
-        let [address, admin] = [ports.take()?, ports.take()?].map(|a| a.to_string());
+        let [address, admin, relay] = [ports.take()?, ports.take()?, ports.take()?].map(|a| a.to_string());
         let name = format!("gateway-{number}");
         let mut args = strings(["serve", "--insecure-dev", "--listen", &address, "--admin-listen", &admin]);
+        let data_dir = dir.join(&name);
+        args.extend(strings(["--relay-listen", &relay, "--data-dir", &data_dir.to_string_lossy()]));
         for node in ordering {
             args.extend(strings(["--ordering", node]));
         }
@@ -144,7 +147,7 @@ impl Gateway {
             env: options.env.clone(),
             admin,
         });
-        Ok(Self { address, site, service })
+        Ok(Self { address, relay, site, service })
     }
 
     /// The name of its site; empty if the cluster has none.
@@ -155,6 +158,11 @@ impl Gateway {
     /// host:port of its API.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// host:port where other gateways connect.
+    pub fn relay(&self) -> &str {
+        &self.relay
     }
 
     /// Its process.

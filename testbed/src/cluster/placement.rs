@@ -18,6 +18,16 @@ impl ClusterOptions {
 }
 
 impl Cluster {
+    /// Tells every gateway where the others are.
+    pub(super) fn lay_out_relays(&self) {
+        let gateways = self.gateways();
+        for gateway in &gateways {
+            for other in gateways.iter().filter(|other| other.address() != gateway.address()) {
+                gateway.service().add_args(["--relay".to_owned(), other.relay().to_owned()]);
+            }
+        }
+    }
+
     /// Tells all processes how they reach those of other sites. What is added later is not known to those that run already.
     pub(super) fn lay_out_routes(&self) -> Result<(), ClusterError> {
         let (nodes, gateways) = (self.nodes(), self.gateways());
@@ -27,7 +37,7 @@ impl Cluster {
             targets.push((node.site(), node.address()));
         }
         for gateway in &gateways {
-            targets.push((gateway.site(), gateway.address()));
+            targets.push((gateway.site(), gateway.relay()));
         }
         for node in &nodes {
             self.route(node.service(), node.site(), &targets)?;

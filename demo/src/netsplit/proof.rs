@@ -1,0 +1,182 @@
+//! The end: everybody is in one state, and everything that was done on any side counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use group_log::Content;
+use mls_client::{GroupKind, GroupView, Status};
+use testbed::check::FinalLogs;
+
+use super::world::Group;
+use crate::limits::ALL_MESSAGES;
+
+/// What was proved about one group.
+#[derive(Debug)]
+pub(super) struct Proof {
+    pub(super) name: String,
+    pub(super) members: usize,
+    pub(super) epoch: u64,
+    pub(super) authenticator: String,
+    pub(super) messages: usize,
+    pub(super) readings: usize,
+    pub(super) branches: usize,
+}
+
+/// Whether nothing is under way any more: one state, nothing provisional, owed or retained.
+pub(super) fn is_settled(group: &Group) -> bool {
+    let views = views(group);
+    let Some((_, first)) = views.first() else { return false };
+    let named: BTreeSet<_> = first.members.iter().cloned().collect();
+    let inside: BTreeSet<_> = views.iter().map(|(name, _)| name.clone()).collect();
+    named == inside
+        && group.deeds().removed.is_disjoint(&named)
+        && group
+            .deeds()
+            .added
+            .iter()
+            .all(|member| named.contains(member) || group.deeds().removed.contains(member))
+        && views.iter().all(|(_, view)| {
+            view.state_id == first.state_id
+                && view.seq == first.seq
+                && view.outbox == 0
+                && !view.commit_pending
+                && !view.provisional
+                && !view.repairing
+                && view.retained_states == 1
+        })
+}
+
+/// What keeps a group from being settled, in words.
+pub(super) fn what_is_left(group: &Group) -> String {
+    let tell = |(name, view): &(Vec<u8>, GroupView)| {
+        format!(
+            "{}: {:?}, seq {}, epoch {}, state {:?}, {} members, outbox {}, pending {}, provisional {}, repairing {}, {} states",
+            String::from_utf8_lossy(name),
+            view.status,
+            view.seq,
+            view.epoch,
+            view.state_id,
+            view.members.len(),
+            view.outbox,
+            view.commit_pending,
+            view.provisional,
+            view.repairing,
+            view.retained_states
+        )
+    };
+    let all = group
+        .everybody()
+        .filter_map(|member| Some((member.id().as_bytes().to_vec(), member.client.group(&group.id).ok()?)));
+    all.map(|each| tell(&each)).collect::<Vec<_>>().join("\n  ")
+}
+
+fn views(group: &Group) -> Vec<(Vec<u8>, GroupView)> {
+    let active = group.everybody().filter_map(|member| {
+        let view = member.client.group(&group.id).ok()?;
+        (view.status == Status::Active).then(|| (member.id().as_bytes().to_vec(), view))
+    });
+    active.collect()
+}
+
+/// Proves everything about one group, or adds what is wrong to `findings`.
+pub(super) fn prove(group: &Group, logs: &FinalLogs, findings: &mut Vec<String>) -> Proof {
+    let mut wrong = |what: String| findings.push(format!("{}: {what}", group.name));
+    let views = views(group);
+    let deeds = group.deeds();
+    deeds.errors.iter().for_each(|error| wrong(error.clone()));
+    let first = views.first().map(|(_, view)| view.clone());
+    let members: BTreeSet<Vec<u8>> = first.iter().flat_map(|view| view.members.clone()).collect();
+    for (name, view) in &views {
+        if Some(&view.epoch_authenticator) != first.as_ref().map(|first| &first.epoch_authenticator) {
+            wrong(format!("{} has another epoch authenticator", told(name)));
+        }
+        if view.retained_states != 1 {
+            wrong(format!("{} still keeps {} states", told(name), view.retained_states));
+        }
+        if view.provisional || view.repairing || view.outbox > 0 || view.commit_pending {
+            wrong(format!("{} has something unfinished", told(name)));
+        }
+    }
+    let inside: BTreeSet<Vec<u8>> = views.iter().map(|(name, _)| name.clone()).collect();
+    if inside != members {
+        wrong(format!("{} clients take part, but the group has {} members", inside.len(), members.len()));
+    }
+    for name in members.intersection(&deeds.removed) {
+        wrong(format!("{} was removed, and is back", told(name)));
+    }
+    for name in deeds.added.difference(&deeds.removed).filter(|name| !members.contains(*name)) {
+        wrong(format!("{} was added, and is not a member", told(name)));
+    }
+    let read: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>> = group
+        .everybody()
+        .filter_map(|member| {
+            let messages = member.client.messages(&group.id, 0, ALL_MESSAGES).ok()?;
+            Some((
+                member.id().as_bytes().to_vec(),
+                messages.into_iter().map(|message| message.body).collect(),
+            ))
+        })
+        .collect();
+    let mut readings = 0;
+    for said in &deeds.said {
+        // Who was removed on some side may have been gone before it came.
+        for name in said.entitled.difference(&deeds.removed) {
+            readings += 1;
+            if !read.get(name).is_some_and(|bodies| bodies.contains(&said.body)) {
+                wrong(format!("{} has not read `{}`", told(name), String::from_utf8_lossy(&said.body)));
+            }
+        }
+    }
+    let branches = same_log(group, logs, &mut wrong);
+    Proof {
+        name: group.name.clone(),
+        members: members.len(),
+        epoch: first.as_ref().map_or(0, |view| view.epoch),
+        authenticator: first.map(|view| hex_start(&view.epoch_authenticator)).unwrap_or_default(),
+        messages: deeds.said.len(),
+        readings,
+        branches,
+    }
+}
+
+/// All nodes hold one log; a plain MLS group's has nothing put aside. Returns the entries that put something aside.
+fn same_log(group: &Group, logs: &FinalLogs, wrong: &mut impl FnMut(String)) -> usize {
+    let Some(copies) = logs.get(&group.id) else {
+        wrong("no node holds its log".into());
+        return 0;
+    };
+    let mut copies = copies.values();
+    let first = copies.next().map(Vec::as_slice).unwrap_or_default();
+    if copies.any(|other| other != first) {
+        wrong("nodes hold different logs".into());
+    }
+    let mut epochs = BTreeSet::new();
+    for entry in first.iter().filter(|entry| matches!(entry.content, Content::Commit(_))) {
+        if !epochs.insert(entry.epoch) {
+            wrong(format!("epoch {} has two commits", entry.epoch));
+        }
+    }
+    let ordinary = |content: &Content| {
+        matches!(
+            content,
+            Content::Create(_)
+                | Content::Commit(_)
+                | Content::Proposal { .. }
+                | Content::Application { .. }
+                | Content::PolicyChange { .. }
+                | Content::Close
+        )
+    };
+    let marks = first.iter().filter(|entry| !ordinary(&entry.content)).count();
+    if group.kind == GroupKind::Mls && marks > 0 {
+        wrong(format!("its log has {marks} marks of branches"));
+    }
+    marks
+}
+
+fn told(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
+fn hex_start(bytes: &[u8]) -> String {
+    bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,157 @@
+//! Three sites with a node and a gateway each, and groups of both kinds with members at every site.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context;
+use links::{Links, Quality};
+use mls_client::{Client, ClientId, GroupId, GroupKind, NewGroup, Randomness};
+use testbed::{Cluster, ClusterOptions, Placement, wait::until};
+
+use crate::{limits::SETTLE_DEADLINE, progress::Progress, world::Member};
+
+/// The sites.
+pub(super) const SITES: [&str; 3] = ["athens", "bern", "cork"];
+
+/// One way between any two of them.
+const DELAY: Duration = Duration::from_millis(5);
+
+/// Timings of nodes and gateways that suit this distance.
+const TIMING: &str = "region";
+
+/// Members of each group at each site in the beginning. One more at each site waits to be added.
+const MEMBERS_PER_SITE: usize = 2;
+
+/// A message that somebody has sent.
+#[derive(Debug, Clone)]
+pub(super) struct Said {
+    pub(super) body: Vec<u8>,
+    /// Members of the state that it was sent in, as its sender saw it.
+    pub(super) entitled: BTreeSet<Vec<u8>>,
+}
+
+/// What was done to a group, and so has to be true in the end.
+#[derive(Debug, Default)]
+pub(super) struct Deeds {
+    pub(super) said: Vec<Said>,
+    pub(super) removed: BTreeSet<Vec<u8>>,
+    pub(super) added: BTreeSet<Vec<u8>>,
+    /// Answers that were given on a branch.
+    pub(super) provisional: usize,
+    /// Answers that a quorum gave.
+    pub(super) accepted: usize,
+    /// Operations that found no quorum and stay pending.
+    pub(super) waiting: usize,
+    /// What must not happen.
+    pub(super) errors: Vec<String>,
+}
+
+/// One group.
+pub(super) struct Group {
+    pub(super) name: String,
+    pub(super) kind: GroupKind,
+    pub(super) id: GroupId,
+    /// By site: its first members, and the last one, who is outside in the beginning.
+    pub(super) members: Vec<Vec<Arc<Member>>>,
+    deeds: Mutex<Deeds>,
+}
+
+impl Group {
+    pub(super) fn everybody(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.members.iter().flatten()
+    }
+
+    pub(super) fn deeds(&self) -> MutexGuard<'_, Deeds> {
+        self.deeds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is in it in the beginning.
+    pub(super) fn first_members(&self) -> BTreeSet<Vec<u8>> {
+        let first = self.members.iter().flat_map(|site| &site[..MEMBERS_PER_SITE]);
+        first.map(|member| member.id().as_bytes().to_vec()).collect()
+    }
+}
+
+/// Everything that runs.
+pub(super) struct World {
+    pub(super) links: Arc<Links>,
+    pub(super) cluster: Cluster,
+    pub(super) groups: Vec<Group>,
+}
+
+impl World {
+    pub(super) async fn start(per_kind: usize, seed: u64, progress: &Progress) -> anyhow::Result<Self> {
+        progress.now("starting three sites".into());
+        let links = Arc::new(Links::start(SITES, seed)?);
+        for (a, b) in [(0, 1), (1, 2), (0, 2)] {
+            links.set_both(SITES[a], SITES[b], Quality::delay(DELAY))?;
+        }
+        let sites = SITES.map(str::to_owned).to_vec();
+        let options = ClusterOptions {
+            nodes: 3,
+            gateways: 3,
+            node_args: ["--timing", TIMING].map(str::to_owned).to_vec(),
+            gateway_args: ["--profile", TIMING].map(str::to_owned).to_vec(),
+            placement: Some(Placement { links: Arc::clone(&links), nodes: sites.clone(), gateways: sites }),
+            ..ClusterOptions::default()
+        };
+        let cluster = Cluster::start(options).await.context("starting the processes")?;
+        progress.done("three sites, 10 ms apart, with an ordering node and a gateway each, are ready");
+        let dir = cluster.dir();
+        let mut world = Self { links, cluster, groups: Vec::new() };
+        for (kind, word) in [(GroupKind::Demls, "demls"), (GroupKind::Mls, "mls")] {
+            for number in 1..=per_kind {
+                let name = format!("{word}-{number}");
+                progress.now(format!("founding {name}"));
+                world.groups.push(world.found(name, kind, &dir, seed).await?);
+            }
+        }
+        progress.done(&format!(
+            "{per_kind} DeMLS and {per_kind} plain MLS groups of {} members, {MEMBERS_PER_SITE} at every site",
+            MEMBERS_PER_SITE * SITES.len()
+        ));
+        Ok(world)
+    }
+
+    async fn found(&self, name: String, kind: GroupKind, dir: &Path, seed: u64) -> anyhow::Result<Group> {
+        let mut members = Vec::new();
+        for (site, gateway) in SITES.iter().zip(self.cluster.gateway_addresses()) {
+            let mut here = Vec::new();
+            for number in 1..=MEMBERS_PER_SITE + 1 {
+                let client = format!("{name}-{site}-{number}");
+                let path = dir.join("clients").join(format!("{client}.state"));
+                let rng = Randomness::from_seed(
+                    seed ^ self.groups.len() as u64 * 1000 + members.len() as u64 * 100 + number as u64,
+                );
+                here.push(Arc::new(crate::world::open(client, &gateway, &path, rng).await?));
+            }
+            members.push(here);
+        }
+        let founder: Client = members[0][0].client.clone();
+        let id = founder
+            .create_group(NewGroup { kind, ..NewGroup::default() })
+            .await
+            .with_context(|| format!("creating {name}"))?;
+        let group = Group { name, kind, id, members, deeds: Mutex::default() };
+        let first = group.first_members();
+        let invited: Vec<ClientId> = group
+            .everybody()
+            .filter(|member| first.contains(member.id().as_bytes()) && member.id() != founder.id())
+            .map(|member| member.id().clone())
+            .collect();
+        founder
+            .invite(&group.id, &invited)
+            .await
+            .with_context(|| format!("inviting everybody to {}", group.name))?;
+        until(format!("all members to join {}", group.name), SETTLE_DEADLINE, || {
+            let inside = group.everybody().filter(|member| member.is_in(&group.id)).count();
+            (inside == first.len()).then_some(())
+        })
+        .await?;
+        Ok(group)
+    }
+}
