@@ -133,8 +133,11 @@ impl Gateway {
         let [address, admin, relay] = [ports.take()?, ports.take()?, ports.take()?].map(|a| a.to_string());
         let name = format!("gateway-{number}");
         let mut args = strings(["serve", "--insecure-dev", "--listen", &address, "--admin-listen", &admin]);
-        let data_dir = dir.join(&name);
-        args.extend(strings(["--relay-listen", &relay, "--data-dir", &data_dir.to_string_lossy()]));
+        // Only where the network can split do gateways keep branches.
+        if !site.is_empty() {
+            let data_dir = dir.join(&name);
+            args.extend(strings(["--relay-listen", &relay, "--data-dir", &data_dir.to_string_lossy()]));
+        }
         for node in ordering {
             args.extend(strings(["--ordering", node]));
         }

@@ -21,7 +21,7 @@ impl Cluster {
     /// Tells every gateway where the others are.
     pub(super) fn lay_out_relays(&self) {
         let gateways = self.gateways();
-        for gateway in &gateways {
+        for gateway in gateways.iter().filter(|gateway| !gateway.site().is_empty()) {
             for other in gateways.iter().filter(|other| other.address() != gateway.address()) {
                 gateway.service().add_args(["--relay".to_owned(), other.relay().to_owned()]);
             }
