@@ -109,7 +109,8 @@ async fn play(world: &World, progress: &Progress) -> anyhow::Result<bool> {
 
     world.cluster.wait_caught_up().await?;
     let ids: Vec<_> = world.groups.iter().map(|group| group.id.clone()).collect();
-    let logs = OrderingClient::new(world.cluster.ordering_addresses()).read_all(&world.cluster, &ids).await?;
+    let logs =
+        OrderingClient::new(world.cluster.ordering_addresses()).read_whole(&world.cluster, &ids).await?;
     let mut findings = Vec::new();
     let proofs: Vec<_> = world.groups.iter().map(|group| proof::prove(group, &logs, &mut findings)).collect();
     progress.finish();

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use group_log::Content;
+use group_log::{EntryKind, fork::Item};
 use mls_client::{GroupKind, GroupView, Status};
-use testbed::check::FinalLogs;
+use testbed::ordering::WholeLogs;
 
 use super::world::Group;
 use crate::limits::ALL_MESSAGES;
@@ -78,7 +78,7 @@ fn views(group: &Group) -> Vec<(Vec<u8>, GroupView)> {
 }
 
 /// Proves everything about one group, or adds what is wrong to `findings`.
-pub(super) fn prove(group: &Group, logs: &FinalLogs, findings: &mut Vec<String>) -> Proof {
+pub(super) fn prove(group: &Group, logs: &WholeLogs, findings: &mut Vec<String>) -> Proof {
     let mut wrong = |what: String| findings.push(format!("{}: {what}", group.name));
     let views = views(group);
     let deeds = group.deeds();
@@ -138,8 +138,8 @@ pub(super) fn prove(group: &Group, logs: &FinalLogs, findings: &mut Vec<String>)
     }
 }
 
-/// All nodes hold one log; a plain MLS group's has nothing put aside. Returns the entries that put something aside.
-fn same_log(group: &Group, logs: &FinalLogs, wrong: &mut impl FnMut(String)) -> usize {
+/// All nodes hold one log; a plain MLS group's has nothing put aside. Returns how many entries speak of branches.
+fn same_log(group: &Group, logs: &WholeLogs, wrong: &mut impl FnMut(String)) -> usize {
     let Some(copies) = logs.get(&group.id) else {
         wrong("no node holds its log".into());
         return 0;
@@ -150,23 +150,13 @@ fn same_log(group: &Group, logs: &FinalLogs, wrong: &mut impl FnMut(String)) -> 
         wrong("nodes hold different logs".into());
     }
     let mut epochs = BTreeSet::new();
-    for entry in first.iter().filter(|entry| matches!(entry.content, Content::Commit(_))) {
-        if !epochs.insert(entry.epoch) {
+    for entry in first {
+        let is_commit = matches!(&entry.item, Item::Content(content) if content.kind() == EntryKind::Commit);
+        if is_commit && !epochs.insert(entry.epoch) {
             wrong(format!("epoch {} has two commits", entry.epoch));
         }
     }
-    let ordinary = |content: &Content| {
-        matches!(
-            content,
-            Content::Create(_)
-                | Content::Commit(_)
-                | Content::Proposal { .. }
-                | Content::Application { .. }
-                | Content::PolicyChange { .. }
-                | Content::Close
-        )
-    };
-    let marks = first.iter().filter(|entry| !ordinary(&entry.content)).count();
+    let marks = first.iter().filter(|entry| matches!(entry.item, Item::Mark(_))).count();
     if group.kind == GroupKind::Mls && marks > 0 {
         wrong(format!("its log has {marks} marks of branches"));
     }

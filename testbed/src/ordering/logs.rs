@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use concordat_proto::{convert::WireError, ordering::v1::ReadEntriesRequest};
-use group_log::{Entry, GroupId};
+use concordat_proto::{convert::WireError, log::v1 as wire, ordering::v1::ReadEntriesRequest};
+use group_log::{Entry, GroupId, fork::LogEntry};
 use tonic::Status;
 
 use super::OrderingClient;
@@ -30,18 +30,26 @@ pub enum ReadError {
     },
 }
 
+/// Each group's log as every running node holds it, by the node's name, with what the cluster itself wrote.
+pub type WholeLogs = BTreeMap<GroupId, BTreeMap<String, Vec<LogEntry>>>;
+
 impl OrderingClient {
-    /// The whole log of `group` as the node at `address` holds it, after everything accepted before the call. Empty if the group does
+    /// The whole log of `group`, of a kind without branches, as the node at `address` holds it, after everything accepted before the call. Empty if the group does
     /// not exist.
     pub async fn read_log(&self, address: &str, group: &GroupId) -> Result<Vec<Entry>, ReadError> {
-        let mut log: Vec<Entry> = Vec::new();
+        self.read(address, group).await
+    }
+
+    async fn read<T>(&self, address: &str, group: &GroupId) -> Result<Vec<T>, ReadError>
+    where
+        T: TryFrom<wire::Entry, Error = WireError>,
+    {
+        let mut log = Vec::new();
+        let mut cursor = None;
         loop {
             let request = ReadEntriesRequest {
                 group_id: group.to_bytes(),
-                cursor: log.last().map(|last| concordat_proto::log::v1::CanonicalCursor {
-                    seq: last.seq,
-                    chain_hash: last.chain.to_bytes(),
-                }),
+                cursor: cursor.clone(),
                 max_entries: READ_PAGE_ENTRIES,
                 linearizable: true,
             };
@@ -58,20 +66,38 @@ impl OrderingClient {
                 return Ok(log);
             }
             for entry in page.entries {
-                let entry = Entry::try_from(entry)
+                let (seq, chain_hash) = (entry.seq, entry.chain_hash.clone());
+                cursor = Some(wire::CanonicalCursor { seq, chain_hash });
+                let entry = T::try_from(entry)
                     .map_err(|source| ReadError::Entry { address: address.to_owned(), source })?;
                 log.push(entry);
             }
         }
     }
 
-    /// The logs of all `groups` as every running node of `cluster` holds them.
+    /// The logs of all `groups`, of a kind without branches, as every running node of `cluster` holds them.
     pub async fn read_all(&self, cluster: &Cluster, groups: &[GroupId]) -> Result<FinalLogs, ReadError> {
-        let mut logs = FinalLogs::new();
+        self.read_copies(cluster, groups).await
+    }
+
+    /// The logs of all `groups`, of any kind, as every running node of `cluster` holds them.
+    pub async fn read_whole(&self, cluster: &Cluster, groups: &[GroupId]) -> Result<WholeLogs, ReadError> {
+        self.read_copies(cluster, groups).await
+    }
+
+    async fn read_copies<T>(
+        &self,
+        cluster: &Cluster,
+        groups: &[GroupId],
+    ) -> Result<BTreeMap<GroupId, BTreeMap<String, Vec<T>>>, ReadError>
+    where
+        T: TryFrom<wire::Entry, Error = WireError>,
+    {
+        let mut logs = BTreeMap::new();
         for group in groups {
             let mut copies = BTreeMap::new();
             for node in cluster.nodes().iter().filter(|node| node.service().is_running()) {
-                copies.insert(node.service().name(), self.read_log(node.address(), group).await?);
+                copies.insert(node.service().name(), self.read(node.address(), group).await?);
             }
             if copies.values().any(|log| !log.is_empty()) {
                 logs.insert(group.clone(), copies);

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use tonic::{Request, Status, transport::Channel};
 
 pub use link::Attempt;
-pub use logs::ReadError;
+pub use logs::{ReadError, WholeLogs};
 
 use crate::{
     cluster::channel,
