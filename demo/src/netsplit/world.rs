@@ -125,7 +125,7 @@ impl World {
                 let client = format!("{name}-{site}-{number}");
                 let path = dir.join("clients").join(format!("{client}.state"));
                 let rng = Randomness::from_seed(
-                    seed ^ self.groups.len() as u64 * 1000 + members.len() as u64 * 100 + number as u64,
+                    seed ^ (self.groups.len() as u64 * 1000 + members.len() as u64 * 100 + number as u64),
                 );
                 here.push(Arc::new(crate::world::open(client, &gateway, &path, rng).await?));
             }
