@@ -133,7 +133,7 @@ mod tests {
                 .iter()
                 .any(|m| m.path.ends_with("/WatchQuorum") && m.streams_answers)
         );
-        assert_eq!(methods("concordat.ordering.v1.Admin").len(), 6);
+        assert!(methods("concordat.ordering.v1.Admin").len() > 5);
         assert!(methods("concordat.gateway.v1.Gateway").len() > 10);
     }
 }
