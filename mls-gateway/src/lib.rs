@@ -18,6 +18,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod mls;
 pub mod modes;
+pub mod quota;
 pub mod relay;
 pub mod secured;
 pub mod server;

@@ -228,6 +228,11 @@ pub const TOKEN_KEYS_MAX: usize = 64;
 /// Tokens that are remembered once they were checked.
 pub const TOKENS_REMEMBERED: usize = 65_536;
 
+/// Clients and groups whose quotas are remembered, each.
+pub const QUOTAS_REMEMBERED: usize = 65_536;
+/// What a client is told to wait that holds too many streams open.
+pub const QUOTA_STREAMS_RETRY_AFTER: Duration = Duration::from_secs(5);
+
 // --- The process ---
 
 /// How long calls under way may take to end when the process stops.

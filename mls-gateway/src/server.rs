@@ -34,6 +34,7 @@ use crate::{
     metrics,
     mls::Validator,
     modes::Mode,
+    quota::{Meter, Quotas},
     relay::{self, Relay, RelayApi, listen_to_peers},
 };
 
@@ -73,6 +74,8 @@ pub struct Parts {
     pub authenticator: Arc<dyn Authenticator>,
     /// What it serves DeMLS groups with, if it does.
     pub demls: Option<DemlsParts>,
+    /// What clients and groups may use.
+    pub quotas: Quotas,
     /// The time of day.
     pub clock: SharedClock,
 }
@@ -118,6 +121,7 @@ impl Parts {
             rng,
             authenticator: Arc::new(TrustMetadata),
             demls: None,
+            quotas: Quotas::default(),
             clock: SystemClock::shared(),
         }
     }
@@ -163,6 +167,7 @@ impl Gateway {
             cluster,
             fanout,
             demls,
+            meter: Arc::new(Meter::new(parts.quotas, Arc::clone(&parts.clock))),
             authenticator: parts.authenticator,
             clock: parts.clock,
             rng: parts.rng,

@@ -14,6 +14,7 @@ use service_kit::{
 
 use crate::{
     limits::RELAY_PEERS_MAX,
+    quota::{Quotas, Rate},
     secured::{ClientArgs, TOKEN_AUDIENCE},
 };
 
@@ -92,6 +93,30 @@ pub struct Settings {
     #[arg(long, env = "CONCORDAT_TOKEN_AUDIENCE", value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_audience: Option<String>,
+    /// Entries that one client may submit a second at this gateway [default: 5000].
+    #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_ENTRIES", value_name = "NUMBER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_client_entries: Option<u64>,
+    /// Bytes of entries that one client may submit a second [default: 16777216].
+    #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_BYTES", value_name = "NUMBER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_client_bytes: Option<u64>,
+    /// Entries that one group takes a second [default: 20000].
+    #[arg(long, env = "CONCORDAT_QUOTA_GROUP_ENTRIES", value_name = "NUMBER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_group_entries: Option<u64>,
+    /// Bytes of entries that one group takes a second [default: 67108864].
+    #[arg(long, env = "CONCORDAT_QUOTA_GROUP_BYTES", value_name = "NUMBER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_group_bytes: Option<u64>,
+    /// KeyPackages that one client may claim a second [default: 50].
+    #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_CLAIMS", value_name = "NUMBER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_client_claims: Option<u64>,
+    /// Streams (subscriptions, Welcomes) that one client may hold open [default: 1000].
+    #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_STREAMS", value_name = "NUMBER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_client_streams: Option<u64>,
     /// Log JSON instead of text. CONCORDAT_LOG sets the filter.
     #[arg(long, env = "CONCORDAT_LOG_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,6 +146,8 @@ pub struct Config {
     pub tls: TlsArgs,
     /// How clients are met.
     pub clients: ClientArgs,
+    /// What clients and groups may use.
+    pub quotas: Quotas,
 }
 
 impl Settings {
@@ -144,8 +171,39 @@ impl Settings {
             client_tls_key: None,
             token_keys: None,
             token_audience: Some(TOKEN_AUDIENCE.into()),
+            quota_client_entries: None,
+            quota_client_bytes: None,
+            quota_group_entries: None,
+            quota_group_bytes: None,
+            quota_client_claims: None,
+            quota_client_streams: None,
             log_json: Some(false),
         }
+    }
+
+    /// The quotas: rates as they are set, four seconds' worth of them at once.
+    fn quotas(&self) -> Result<Quotas, SettingsError> {
+        let mut quotas = Quotas::default();
+        let rates = [
+            ("quota_client_entries", self.quota_client_entries, &mut quotas.client_entries),
+            ("quota_client_bytes", self.quota_client_bytes, &mut quotas.client_bytes),
+            ("quota_group_entries", self.quota_group_entries, &mut quotas.group_entries),
+            ("quota_group_bytes", self.quota_group_bytes, &mut quotas.group_bytes),
+            ("quota_client_claims", self.quota_client_claims, &mut quotas.client_claims),
+        ];
+        for (key, set, rate) in rates {
+            match set {
+                Some(0) => return Err(SettingsError::value(key, "at least 1", 0)),
+                Some(per_second) => *rate = Rate { per_second, burst: per_second.saturating_mul(4) },
+                None => {}
+            }
+        }
+        if let Some(streams) = self.quota_client_streams {
+            let streams = usize::try_from(streams).ok().filter(|streams| *streams > 0);
+            quotas.client_streams =
+                streams.ok_or_else(|| SettingsError::value("quota_client_streams", "at least 1", 0))?;
+        }
+        Ok(quotas)
     }
 
     /// Certificates.
@@ -172,6 +230,7 @@ impl Settings {
     /// A value that is missing or makes no sense; its key is named.
     pub fn config(self) -> Result<Config, SettingsError> {
         let tls = self.tls()?;
+        let quotas = self.quotas()?;
         let clients = ClientArgs {
             client_tls_cert: self.client_tls_cert,
             client_tls_key: self.client_tls_key,
@@ -218,6 +277,7 @@ impl Settings {
             routes: self.resolve.unwrap_or_default(),
             tls,
             clients,
+            quotas,
         })
     }
 }

@@ -32,6 +32,7 @@ impl Api {
     ) -> Result<CreateGroupResponse, GatewayError> {
         let info = mls::group_info(&request.group_info)?;
         let (group_id, epoch) = (info.group_id.clone(), info.epoch);
+        self.meter.entry(&author, &group_id, request.group_info.len())?;
         if matches!(log::GroupKind::try_from(request.kind), Ok(log::GroupKind::Unspecified) | Err(_)) {
             return Err(GatewayError::bad_field("kind", "MLS, DEMLS or DIMLS", request.kind));
         }

@@ -40,6 +40,11 @@ impl Api {
         let mut key_packages = Vec::with_capacity(got);
         for bytes in request.key_packages {
             let parsed = mls::key_package(self.validator.crypto(), &bytes)?;
+            if parsed.identity != owner.as_bytes() {
+                return Err(GatewayError::denied(
+                    "a KeyPackage is uploaded by its owner only: its credential's identity must be the client's id",
+                ));
+            }
             key_packages.push(KeyPackage {
                 key_package_ref: parsed.key_package_ref,
                 key_package: bytes,
@@ -74,6 +79,7 @@ impl Api {
                 ));
             }
         };
+        self.meter.claim(&claimer)?;
         let claim = ClaimKeyPackage { client_id: owner.to_bytes(), claim_id, claimer: claimer.to_bytes() };
         match self.directory(command::Command::ClaimKeyPackage(claim)).await? {
             Final::KeyPackageClaimed(claimed) => Ok(ClaimKeyPackageResponse {

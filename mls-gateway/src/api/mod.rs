@@ -40,6 +40,7 @@ use crate::{
     metrics,
     mls::Validator,
     modes::Mode,
+    quota::Meter,
 };
 
 /// The gateway's service. Clones share everything.
@@ -50,6 +51,7 @@ pub struct Api {
     pub(crate) fanout: Arc<Fanout>,
     /// DeMLS groups, if this gateway serves any.
     pub(crate) demls: Option<Arc<Registry>>,
+    pub(crate) meter: Arc<Meter>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) clock: SharedClock,
     pub(crate) rng: Randomness,
@@ -74,6 +76,13 @@ impl Api {
                 _ => "unauthenticated",
             });
         })
+    }
+
+    /// The same stream, for as long as which something is held.
+    fn holding<T: Send + 'static>(answers: Answers<T>, held: impl Send + 'static) -> Answers<T> {
+        Box::pin(answers.inspect(move |_| {
+            let _ = &held;
+        }))
     }
 
     /// The same stream, ended with a status when the proof ends that its caller has shown.
@@ -184,8 +193,11 @@ impl Gateway for Api {
         request: Request<pb::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let who = self.principal(&request)?;
+        let group = group_id(request.get_ref().group_id.clone())?;
+        let held =
+            (self.meter.client_streams.hold(&who.client)?, self.meter.group_subscriptions.hold(&group)?);
         let events = self.subscribe_group(request.into_inner()).await?;
-        Ok(Response::new(self.while_proven(&who, events)))
+        Ok(Response::new(self.while_proven(&who, Self::holding(events, held))))
     }
 
     async fn read_entries(
@@ -283,8 +295,9 @@ impl Gateway for Api {
         request: Request<pb::WatchWelcomesRequest>,
     ) -> Result<Response<Self::WatchWelcomesStream>, Status> {
         let who = self.principal(&request)?;
+        let held = self.meter.client_streams.hold(&who.client)?;
         let welcomes = self.watch(who.client.clone(), request.into_inner())?;
-        Ok(Response::new(self.while_proven(&who, welcomes)))
+        Ok(Response::new(self.while_proven(&who, Self::holding(welcomes, held))))
     }
 
     async fn ack_welcomes(

@@ -13,6 +13,7 @@ use concordat_proto::{
 };
 use futures::{StreamExt, stream::FuturesUnordered};
 use group_log::{ClientId, GroupId, limits::MAX_COMMIT_BYTES};
+use prost::Message;
 use service_kit::status::encode;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -120,7 +121,7 @@ impl Api {
                 Err(GatewayError::Reconciling) => "reconciling",
                 Err(GatewayError::NoQuorum | GatewayError::Unreachable(_)) => "no_quorum",
                 Err(GatewayError::OutcomeUnknown) => "unknown",
-                Err(GatewayError::Overloaded { .. }) => "overloaded",
+                Err(GatewayError::Overloaded { .. } | GatewayError::Quota { .. }) => "overloaded",
                 Err(_) => "refused",
             },
         );
@@ -132,6 +133,10 @@ impl Api {
         parsed: Parsed,
         turn: Option<Turn>,
     ) -> Result<SubmitResponse, GatewayError> {
+        // First of all, so that a flood costs no more than being read.
+        let author = ClientId::new(parsed.submission.author.clone());
+        let author = author.map_err(|_| GatewayError::Protocol("an author without an id"))?;
+        self.meter.entry(&author, &parsed.message.group_id, parsed.submission.encoded_len())?;
         if self.is_for_demls(&parsed).await? {
             return self.submit_demls(parsed, turn).await;
         }

@@ -13,6 +13,8 @@ pub struct ParsedKeyPackage {
     pub key_package_ref: Bytes,
     /// It carries the last_resort extension (RFC 9420 section 16.8).
     pub last_resort: bool,
+    /// The identity in its leaf's credential.
+    pub identity: Vec<u8>,
 }
 
 /// Reads a KeyPackage and checks what a member would check before adding it: both signatures, the lifetime, the extensions.
@@ -33,5 +35,6 @@ pub fn key_package(crypto: &impl OpenMlsCrypto, bytes: &Bytes) -> Result<ParsedK
     Ok(ParsedKeyPackage {
         key_package_ref: Bytes::copy_from_slice(reference.as_slice()),
         last_resort: package.last_resort(),
+        identity: package.leaf_node().credential().serialized_content().to_vec(),
     })
 }

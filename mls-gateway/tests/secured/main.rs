@@ -1,0 +1,111 @@
+//! Every RPC of every service, over real TLS sockets, called by those who must not: nobody, somebody whose proof has expired, somebody
+//! of another CA, and somebody in another role. A new RPC without a row fails.
+
+mod raw;
+mod table;
+mod world;
+
+use std::collections::BTreeSet;
+
+use concordat_certs::Lifetime;
+use concordat_proto::FILE_DESCRIPTOR_SET;
+use prost::Message;
+use service_kit::tls::{Role, RoleKind};
+use tonic::Code;
+
+use crate::{
+    raw::Outcome,
+    table::{ROWS, Row},
+    world::{Caller, World},
+};
+
+/// The roles in whose name others are called.
+fn roles() -> [(RoleKind, Role); 4] {
+    [
+        (RoleKind::Node, Role::Node(None)),
+        (RoleKind::Gateway, Role::Gateway("other".into())),
+        (RoleKind::Operator, Role::Operator("ops".into())),
+        (RoleKind::Client, Role::Client(b"ann".to_vec())),
+    ]
+}
+
+#[test]
+fn every_rpc_has_a_row() {
+    let described = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+    let mut rpcs = BTreeSet::new();
+    for file in &described.file {
+        for service in &file.service {
+            for method in &service.method {
+                rpcs.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+            }
+        }
+    }
+    let rows: BTreeSet<String> = ROWS.iter().map(Row::path).collect();
+    assert_eq!(rows, rpcs, "each RPC needs one row in table.rs that says who may call it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_rpc_refuses_strangers_and_wrong_roles() {
+    let world = World::start().await;
+    for row in ROWS {
+        let (path, at) = (row.path(), row.server);
+        let may = row.server.role();
+
+        // Nobody: nodes and relays already end the handshake, gateways may be waiting for a token.
+        let nobody = world.call(&Caller::Nobody, row).await;
+        match at.takes_tokens() {
+            true => assert_eq!(
+                nobody,
+                Outcome::Refused(Code::Unauthenticated, "UNAUTHENTICATED".into()),
+                "{path}"
+            ),
+            false => assert_eq!(nobody, Outcome::NoConnection, "{path} called by nobody"),
+        }
+
+        // The right role, but the certificate has expired or is of another CA.
+        let role = roles().into_iter().find(|(kind, _)| *kind == may).unwrap().1;
+        let expired =
+            Caller::Certificate(world.authority.issue(&role, &world.hosts, Lifetime::expired()).unwrap());
+        assert_eq!(
+            world.call(&expired, row).await,
+            Outcome::NoConnection,
+            "{path} with an expired certificate"
+        );
+        let foreign =
+            Caller::Certificate(world.stranger.issue(&role, &world.hosts, Lifetime::days(1)).unwrap());
+        assert_eq!(
+            world.call(&foreign, row).await,
+            Outcome::NoConnection,
+            "{path} with another CA's certificate"
+        );
+
+        // Another role.
+        for (kind, role) in roles() {
+            let issued = world.authority.issue(&role, &world.hosts, Lifetime::days(1)).unwrap();
+            let outcome = world.call(&Caller::Certificate(issued), row).await;
+            if kind == may {
+                assert!(!outcome.is_refusal(), "{path} refused the role {}: {outcome:?}", kind.name());
+            } else {
+                let denied = Outcome::Refused(Code::PermissionDenied, "PERMISSION_DENIED".into());
+                assert_eq!(outcome, denied, "{path} called by the role {}", kind.name());
+            }
+        }
+
+        if at.takes_tokens() {
+            let unauthenticated = Outcome::Refused(Code::Unauthenticated, "UNAUTHENTICATED".into());
+            let token =
+                |audience, seconds| Caller::Token(world.tokens.sign("ann", audience, seconds).unwrap());
+            assert!(!world.call(&token("concordat", 60), row).await.is_refusal(), "{path} with a token");
+            let other_key = concordat_certs::TokenSigner::new().unwrap();
+            for bad in [
+                token("concordat", -1),
+                token("another", 60),
+                Caller::Token(other_key.sign("ann", "concordat", 60).unwrap()),
+                Caller::Token("junk".into()),
+            ] {
+                assert_eq!(world.call(&bad, row).await, unauthenticated, "{path} with a bad token");
+            }
+        }
+    }
+    world.stop().await;
+}

@@ -1,0 +1,120 @@
+//! Who may call what. One row for each RPC.
+
+use service_kit::tls::RoleKind;
+
+/// Where a service is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// Nodes, to nodes.
+    Peers,
+    /// Nodes, to gateways.
+    Ordering,
+    /// Nodes, to operators.
+    Admin,
+    /// Gateways, to gateways.
+    Relay,
+    /// Gateways, to clients.
+    Gateway,
+}
+
+impl Server {
+    /// Who may call.
+    pub fn role(self) -> RoleKind {
+        match self {
+            Self::Peers => RoleKind::Node,
+            Self::Ordering | Self::Relay => RoleKind::Gateway,
+            Self::Admin => RoleKind::Operator,
+            Self::Gateway => RoleKind::Client,
+        }
+    }
+
+    /// Whether a token will do in place of a certificate.
+    pub fn takes_tokens(self) -> bool {
+        self == Self::Gateway
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Peers => "concordat.raft.v1.Peers",
+            Self::Ordering => "concordat.ordering.v1.Ordering",
+            Self::Admin => "concordat.ordering.v1.Admin",
+            Self::Relay => "concordat.relay.v1.Relay",
+            Self::Gateway => "concordat.gateway.v1.Gateway",
+        }
+    }
+}
+
+/// One RPC.
+#[derive(Debug)]
+pub struct Row {
+    /// Where it is served, and so who may call it.
+    pub server: Server,
+    method: &'static str,
+}
+
+impl Row {
+    /// As it stands in a request.
+    pub fn path(&self) -> String {
+        format!("/{}/{}", self.server.name(), self.method)
+    }
+}
+
+const fn row(server: Server, method: &'static str) -> Row {
+    Row { server, method }
+}
+
+/// Every RPC.
+pub const ROWS: &[Row] = &[
+    row(Server::Peers, "Identify"),
+    row(Server::Peers, "Join"),
+    row(Server::Peers, "Admit"),
+    row(Server::Peers, "Replicate"),
+    row(Server::Peers, "Heartbeat"),
+    row(Server::Peers, "Vote"),
+    row(Server::Peers, "TransferLeader"),
+    row(Server::Peers, "InstallSnapshot"),
+    row(Server::Peers, "ReadIndex"),
+    row(Server::Peers, "Administer"),
+    row(Server::Peers, "Ping"),
+    row(Server::Ordering, "Submit"),
+    row(Server::Ordering, "Subscribe"),
+    row(Server::Ordering, "ReadEntries"),
+    row(Server::Ordering, "GetHead"),
+    row(Server::Ordering, "Locate"),
+    row(Server::Ordering, "ReadInbox"),
+    row(Server::Ordering, "ReadBranchEntries"),
+    row(Server::Ordering, "GetKeyPackageStatus"),
+    row(Server::Ordering, "WatchQuorum"),
+    row(Server::Admin, "Bootstrap"),
+    row(Server::Admin, "AddLearner"),
+    row(Server::Admin, "Promote"),
+    row(Server::Admin, "Remove"),
+    row(Server::Admin, "TransferLeader"),
+    row(Server::Admin, "ListGateways"),
+    row(Server::Admin, "EvictGateway"),
+    row(Server::Admin, "Backup"),
+    row(Server::Admin, "GetStatus"),
+    row(Server::Relay, "Link"),
+    row(Server::Relay, "Sequence"),
+    row(Server::Relay, "Store"),
+    row(Server::Relay, "FetchBranch"),
+    row(Server::Relay, "FetchLog"),
+    row(Server::Relay, "Forward"),
+    row(Server::Gateway, "CreateGroup"),
+    row(Server::Gateway, "Submit"),
+    row(Server::Gateway, "SubmitStream"),
+    row(Server::Gateway, "Subscribe"),
+    row(Server::Gateway, "ReadEntries"),
+    row(Server::Gateway, "ReadBranchEntries"),
+    row(Server::Gateway, "OfferBranchEntries"),
+    row(Server::Gateway, "UploadBranchEntries"),
+    row(Server::Gateway, "GetHead"),
+    row(Server::Gateway, "GetGroupInfo"),
+    row(Server::Gateway, "CloseGroup"),
+    row(Server::Gateway, "SetPolicy"),
+    row(Server::Gateway, "UploadKeyPackages"),
+    row(Server::Gateway, "ClaimKeyPackage"),
+    row(Server::Gateway, "GetKeyPackageStatus"),
+    row(Server::Gateway, "WatchWelcomes"),
+    row(Server::Gateway, "AckWelcomes"),
+];
