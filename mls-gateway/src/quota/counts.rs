@@ -14,6 +14,7 @@ pub struct Counts<K: Hash + Eq> {
 }
 
 /// One of the holder's; given back when it is dropped.
+#[derive(Debug)]
 pub struct Held<K: Hash + Eq> {
     key: K,
     open: Arc<Mutex<HashMap<K, usize>>>,

@@ -64,7 +64,7 @@ pub async fn call(channel: Channel, path: &str, token: Option<&str>) -> Outcome 
 
 /// The status was made here, out of a connection that broke.
 fn is_broken(status: &Status) -> bool {
-    std::error::Error::source(status).is_some() && matches!(status.code(), Code::Unavailable | Code::Unknown)
+    std::error::Error::source(status).is_some()
 }
 
 struct Raw;
