@@ -27,6 +27,8 @@ pub const BATCH_SUBMISSIONS_MAX: usize = 1024;
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Unanswered submissions on the stream to one node.
 pub const NODE_IN_FLIGHT_MAX: usize = 8192;
+/// Unanswered submissions of one group at one gateway, so that no group takes the places of the others.
+pub const GROUP_IN_FLIGHT_MAX: usize = NODE_IN_FLIGHT_MAX / 4;
 /// Bytes of unanswered submissions on the stream to one node.
 pub const NODE_IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Batches that wait for the transport.
@@ -232,6 +234,8 @@ pub const TOKENS_REMEMBERED: usize = 65_536;
 pub const QUOTAS_REMEMBERED: usize = 65_536;
 /// What a client is told to wait that holds too many streams open.
 pub const QUOTA_STREAMS_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// What a client is told to wait whose group has too many submissions under way.
+pub const QUOTA_IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_millis(250);
 
 // --- The process ---
 

@@ -109,14 +109,22 @@ pub struct Settings {
     #[arg(long, env = "CONCORDAT_QUOTA_GROUP_BYTES", value_name = "NUMBER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_group_bytes: Option<u64>,
+    /// Calls by which one client may read a second [default: 2000].
+    #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_READS", value_name = "NUMBER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_client_reads: Option<u64>,
     /// KeyPackages that one client may claim a second [default: 50].
     #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_CLAIMS", value_name = "NUMBER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_client_claims: Option<u64>,
-    /// Streams (subscriptions, Welcomes) that one client may hold open [default: 1000].
+    /// Streams (subscriptions, submissions, Welcomes) that one client may hold open [default: 1000].
     #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_STREAMS", value_name = "NUMBER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_client_streams: Option<u64>,
+    /// Subscriptions that one group may have open at this gateway [default: 50000].
+    #[arg(long, env = "CONCORDAT_QUOTA_GROUP_SUBSCRIPTIONS", value_name = "NUMBER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_group_subscriptions: Option<u64>,
     /// Log JSON instead of text. CONCORDAT_LOG sets the filter.
     #[arg(long, env = "CONCORDAT_LOG_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -175,8 +183,10 @@ impl Settings {
             quota_client_bytes: None,
             quota_group_entries: None,
             quota_group_bytes: None,
+            quota_client_reads: None,
             quota_client_claims: None,
             quota_client_streams: None,
+            quota_group_subscriptions: None,
             log_json: Some(false),
         }
     }
@@ -189,6 +199,7 @@ impl Settings {
             ("quota_client_bytes", self.quota_client_bytes, &mut quotas.client_bytes),
             ("quota_group_entries", self.quota_group_entries, &mut quotas.group_entries),
             ("quota_group_bytes", self.quota_group_bytes, &mut quotas.group_bytes),
+            ("quota_client_reads", self.quota_client_reads, &mut quotas.client_reads),
             ("quota_client_claims", self.quota_client_claims, &mut quotas.client_claims),
         ];
         for (key, set, rate) in rates {
@@ -198,10 +209,14 @@ impl Settings {
                 None => {}
             }
         }
-        if let Some(streams) = self.quota_client_streams {
-            let streams = usize::try_from(streams).ok().filter(|streams| *streams > 0);
-            quotas.client_streams =
-                streams.ok_or_else(|| SettingsError::value("quota_client_streams", "at least 1", 0))?;
+        let counts = [
+            ("quota_client_streams", self.quota_client_streams, &mut quotas.client_streams),
+            ("quota_group_subscriptions", self.quota_group_subscriptions, &mut quotas.group_subscriptions),
+        ];
+        for (key, set, count) in counts {
+            let Some(set) = set else { continue };
+            let fits = usize::try_from(set).ok().filter(|set| *set > 0);
+            *count = fits.ok_or_else(|| SettingsError::value(key, "at least 1", set))?;
         }
         Ok(quotas)
     }

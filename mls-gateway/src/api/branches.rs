@@ -7,7 +7,8 @@ use concordat_proto::{
         ReadBranchEntriesResponse, UploadBranchEntriesRequest, UploadBranchEntriesResponse,
     },
 };
-use group_log::EntryId;
+use group_log::{ClientId, EntryId};
+use prost::Message;
 
 use super::{Api, group_id};
 use crate::{
@@ -51,9 +52,13 @@ impl Api {
 
     pub(super) async fn upload_branch(
         &self,
+        bringer: ClientId,
         request: UploadBranchEntriesRequest,
     ) -> Result<UploadBranchEntriesResponse, GatewayError> {
-        let group = self.registry()?.used(&group_id(request.group_id)?).await?;
+        let (group_id, bytes) = (group_id(request.group_id.clone())?, request.encoded_len());
+        self.meter.client(&bringer, bytes)?;
+        let _under_way = self.meter.group(&group_id, bytes)?;
+        let group = self.registry()?.used(&group_id).await?;
         Ok(UploadBranchEntriesResponse { new_entries: relay::take_in(&group, request.entries).await? })
     }
 }

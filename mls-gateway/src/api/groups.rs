@@ -32,7 +32,8 @@ impl Api {
     ) -> Result<CreateGroupResponse, GatewayError> {
         let info = mls::group_info(&request.group_info)?;
         let (group_id, epoch) = (info.group_id.clone(), info.epoch);
-        self.meter.entry(&author, &group_id, request.group_info.len())?;
+        self.meter.client(&author, request.group_info.len())?;
+        let _under_way = self.meter.group(&group_id, request.group_info.len())?;
         if matches!(log::GroupKind::try_from(request.kind), Ok(log::GroupKind::Unspecified) | Err(_)) {
             return Err(GatewayError::bad_field("kind", "MLS, DEMLS or DIMLS", request.kind));
         }
@@ -69,6 +70,8 @@ impl Api {
         request: CloseGroupRequest,
     ) -> Result<CloseGroupResponse, GatewayError> {
         let group_id = group_id(request.group_id)?;
+        self.meter.client(&author, 0)?;
+        let _under_way = self.meter.group(&group_id, 0)?;
         let submission = submission(&group_id, author, request.epoch, Content::Close(log::Close {}));
         let accepted = self.order_plain(submission, &group_id).await?;
         Ok(CloseGroupResponse { accepted: Some(accepted) })
@@ -83,6 +86,8 @@ impl Api {
         let policy =
             request.policy.ok_or_else(|| GatewayError::bad_field("policy", "a policy", "nothing"))?;
         check_policy(&policy)?;
+        self.meter.client(&author, 0)?;
+        let _under_way = self.meter.group(&group_id, 0)?;
         let content = Content::PolicyChange(log::PolicyChange { policy: Some(policy) });
         let accepted =
             self.order_plain(submission(&group_id, author, request.epoch, content), &group_id).await?;

@@ -37,6 +37,7 @@ impl Api {
         if got == 0 && !request.replace {
             return Err(GatewayError::bad_field("key_packages", "at least one, or `replace`", got));
         }
+        self.meter.client(&owner, request.key_packages.iter().map(Bytes::len).sum())?;
         let mut key_packages = Vec::with_capacity(got);
         for bytes in request.key_packages {
             let parsed = mls::key_package(self.validator.crypto(), &bytes)?;
@@ -94,6 +95,7 @@ impl Api {
         &self,
         owner: ClientId,
     ) -> Result<GetKeyPackageStatusResponse, GatewayError> {
+        self.meter.read(&owner)?;
         self.check_mode(DIRECTORY_SHARD)?;
         let status = self.cluster.reader.key_package_status(&owner).await?;
         Ok(GetKeyPackageStatusResponse {

@@ -182,8 +182,9 @@ impl Gateway for Api {
         request: Request<Streaming<pb::SubmitStreamRequest>>,
     ) -> Result<Response<Self::SubmitStreamStream>, Status> {
         let who = self.principal(&request)?;
+        let held = self.meter.client_streams.hold(&who.client)?;
         let answers = self.submit_many(who.client.clone(), request.into_inner());
-        Ok(Response::new(self.while_proven(&who, answers)))
+        Ok(Response::new(self.while_proven(&who, Self::holding(answers, held))))
     }
 
     type SubscribeStream = Answers<pb::SubscribeResponse>;
@@ -204,7 +205,8 @@ impl Gateway for Api {
         &self,
         request: Request<pb::ReadEntriesRequest>,
     ) -> Result<Response<pb::ReadEntriesResponse>, Status> {
-        self.client(&request)?;
+        let reader = self.client(&request)?;
+        self.meter.read(&reader)?;
         Ok(Response::new(self.read_page(request.into_inner()).await?))
     }
 
@@ -212,7 +214,8 @@ impl Gateway for Api {
         &self,
         request: Request<pb::ReadBranchEntriesRequest>,
     ) -> Result<Response<pb::ReadBranchEntriesResponse>, Status> {
-        self.client(&request)?;
+        let reader = self.client(&request)?;
+        self.meter.read(&reader)?;
         Ok(Response::new(self.read_branch(request.into_inner()).await?))
     }
 
@@ -220,7 +223,8 @@ impl Gateway for Api {
         &self,
         request: Request<pb::OfferBranchEntriesRequest>,
     ) -> Result<Response<pb::OfferBranchEntriesResponse>, Status> {
-        self.client(&request)?;
+        let reader = self.client(&request)?;
+        self.meter.read(&reader)?;
         Ok(Response::new(self.offer_branch(request.into_inner()).await?))
     }
 
@@ -228,15 +232,16 @@ impl Gateway for Api {
         &self,
         request: Request<pb::UploadBranchEntriesRequest>,
     ) -> Result<Response<pb::UploadBranchEntriesResponse>, Status> {
-        self.client(&request)?;
-        Ok(Response::new(self.upload_branch(request.into_inner()).await?))
+        let bringer = self.client(&request)?;
+        Ok(Response::new(self.upload_branch(bringer, request.into_inner()).await?))
     }
 
     async fn get_head(
         &self,
         request: Request<pb::GetHeadRequest>,
     ) -> Result<Response<pb::GetHeadResponse>, Status> {
-        self.client(&request)?;
+        let reader = self.client(&request)?;
+        self.meter.read(&reader)?;
         Ok(Response::new(self.read_head(request.into_inner()).await?))
     }
 
@@ -244,7 +249,8 @@ impl Gateway for Api {
         &self,
         request: Request<pb::GetGroupInfoRequest>,
     ) -> Result<Response<pb::GetGroupInfoResponse>, Status> {
-        self.client(&request)?;
+        let reader = self.client(&request)?;
+        self.meter.read(&reader)?;
         Ok(Response::new(self.read_group_info(request.into_inner()).await?))
     }
 

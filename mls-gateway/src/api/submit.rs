@@ -34,6 +34,7 @@ pub(super) struct Parsed {
     group_info: Option<GroupInfoIn>,
     welcome: Option<Vec<Vec<u8>>>,
     pub(super) submission: GroupSubmission,
+    pub(super) author: ClientId,
 }
 
 impl Api {
@@ -134,9 +135,9 @@ impl Api {
         turn: Option<Turn>,
     ) -> Result<SubmitResponse, GatewayError> {
         // First of all, so that a flood costs no more than being read.
-        let author = ClientId::new(parsed.submission.author.clone());
-        let author = author.map_err(|_| GatewayError::Protocol("an author without an id"))?;
-        self.meter.entry(&author, &parsed.message.group_id, parsed.submission.encoded_len())?;
+        let bytes = parsed.submission.encoded_len();
+        self.meter.client(&parsed.author, bytes)?;
+        let _under_way = self.meter.group(&parsed.message.group_id, bytes)?;
         if self.is_for_demls(&parsed).await? {
             return self.submit_demls(parsed, turn).await;
         }
@@ -232,9 +233,11 @@ fn parse(author: ClientId, request: SubmitRequest) -> Result<Parsed, GatewayErro
             Content::Commit(log::Commit { message: bytes, welcome, group_info, recipients })
         }
     };
-    let submission =
-        GroupSubmission { parent_state_id, ..submission(&message.group_id, author, message.epoch, content) };
-    Ok(Parsed { message, group_info: parsed_info, welcome: welcome_refs, submission })
+    let submission = GroupSubmission {
+        parent_state_id,
+        ..submission(&message.group_id, author.clone(), message.epoch, content)
+    };
+    Ok(Parsed { message, group_info: parsed_info, welcome: welcome_refs, submission, author })
 }
 
 /// The GroupInfo that comes with a commit must describe the state after it, so that it can never replace a newer one.

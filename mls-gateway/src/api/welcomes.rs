@@ -84,6 +84,7 @@ impl Api {
         if let Some(unknown) = places.keys().find(|shard| !shards.is_empty() && !shards.contains(shard)) {
             return Err(GatewayError::bad_field("cursor.positions", "shards of this cluster", unknown));
         }
+        self.meter.client(&client, 0)?;
         let mut left = 0_u32;
         for (shard, position) in places {
             let ack = AckWelcomes { client_id: client.to_bytes(), position };

@@ -15,7 +15,7 @@ use concordat_proto::{
 };
 use futures::Stream as Futures;
 use group_log::{
-    ClientId,
+    ClientId, GroupId,
     dimls::{DgroupId, Setup},
 };
 use service_kit::shutdown::Drain;
@@ -31,6 +31,7 @@ use super::{
 use crate::{
     error::GatewayError,
     identity::{Authenticator, Caller},
+    quota::Meter,
 };
 
 /// The service. Clones share everything.
@@ -38,6 +39,7 @@ use crate::{
 pub struct DimlsApi {
     pub(crate) store: Arc<MeshStore>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) meter: Arc<Meter>,
     pub(crate) drain: Drain,
 }
 
@@ -66,6 +68,11 @@ fn dgroup_id(bytes: &Bytes) -> Result<DgroupId, GatewayError> {
     DgroupId::from_slice(bytes).ok_or_else(|| GatewayError::bad_field("dgroup_id", "32 bytes", bytes.len()))
 }
 
+/// What a DGroup is metered as.
+fn metered(id: &DgroupId) -> Result<GroupId, GatewayError> {
+    GroupId::new(id.to_bytes()).map_err(|_| GatewayError::Protocol("a DGroup's id is no group id"))
+}
+
 impl DimlsApi {
     fn client<T>(&self, request: &Request<T>) -> Result<ClientId, GatewayError> {
         Ok(self.authenticator.authenticate(Caller::of(request.metadata(), request.extensions()))?.client)
@@ -82,6 +89,7 @@ impl DimlsApi {
     }
 
     async fn create(&self, caller: ClientId, setup: Bytes) -> Result<DgroupId, GatewayError> {
+        self.meter.client(&caller, setup.len())?;
         if setup.len() > SETUP_BYTES_MAX {
             return Err(GatewayError::bad_field(
                 "setup",
@@ -99,7 +107,10 @@ impl DimlsApi {
 
     async fn submit(&self, caller: ClientId, request: SubmitItemRequest) -> Result<u64, GatewayError> {
         let id = dgroup_id(&request.dgroup_id)?;
+        let bytes = request.item.as_ref().map_or(0, |item| item.message.len() + item.welcome.len());
+        self.meter.client(&caller, bytes)?;
         let setup = self.joined(id, &caller).await?;
+        let _under_way = self.meter.group(&metered(&id)?, bytes)?;
         let mut item = request.item.ok_or_else(|| GatewayError::bad_field("item", "an item", "nothing"))?;
         if item.owner.is_empty() {
             item.owner = caller.to_bytes();
@@ -207,6 +218,7 @@ impl DimlsGroups for DimlsApi {
         request: Request<ListDgroupsRequest>,
     ) -> Result<Response<ListDgroupsResponse>, Status> {
         let caller = self.client(&request)?;
+        self.meter.read(&caller)?;
         let setups = on_disk(&self.store, move |store| store.setups_of(&caller, LISTED_MAX)).await?;
         Ok(Response::new(ListDgroupsResponse { setups }))
     }
@@ -238,10 +250,12 @@ impl DimlsGroups for DimlsApi {
             }
             cursor.insert(owner, seq);
         }
+        let held =
+            (self.meter.client_streams.hold(&caller)?, self.meter.group_subscriptions.hold(&metered(&id)?)?);
         let (events, told) = mpsc::channel(EVENTS_MAX);
         let (api, hold) = (self.clone(), self.drain.hold());
         tokio::spawn(async move {
-            let _hold = hold;
+            let (_hold, _held) = (hold, held);
             if let Err(error) = api.follow(id, cursor, events.clone()).await {
                 // The client goes on from its cursor, here or at another gateway.
                 let _ = events.send(Err(error.into())).await;

@@ -14,3 +14,4 @@ pub mod store;
 pub mod stream;
 
 pub use server::{MeshGateway, MeshParts};
+pub use store::Bounds;

@@ -8,6 +8,7 @@ use concordat_proto::{
 };
 use service_kit::{
     admin::{self, Readiness},
+    clock::SystemClock,
     metrics::{RecorderError, recorder},
     net::{Incoming, SharedNetwork},
     rng::Randomness,
@@ -30,6 +31,7 @@ use crate::{
         CLIENT_MESSAGE_BYTES_MAX, CLUSTER_MESSAGE_BYTES_MAX, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT,
         SHUTDOWN_DEADLINE, STREAMS_PER_CONNECTION_MAX,
     },
+    quota::{Meter, Quotas},
 };
 
 /// Why it could not be started.
@@ -136,8 +138,12 @@ impl MeshGateway {
         let store = MeshStore::open(&parts.data_dir, parts.bounds, parts.rng.bytes())?;
         let (drain, readiness) = (Drain::new(), Readiness::new());
         let (address, mesh_address) = (parts.incoming.local_addr(), parts.mesh_incoming.local_addr());
-        let api =
-            DimlsApi { store: Arc::clone(&store), authenticator: parts.authenticator, drain: drain.clone() };
+        let api = DimlsApi {
+            store: Arc::clone(&store),
+            authenticator: parts.authenticator,
+            meter: Arc::new(Meter::new(Quotas::default(), SystemClock::shared())),
+            drain: drain.clone(),
+        };
         let exchange = Exchange { store: Arc::clone(&store), drain: drain.clone() };
         let mut tasks = vec![
             serve_clients(parts.incoming, api, drain.clone())?,

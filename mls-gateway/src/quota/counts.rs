@@ -1,15 +1,16 @@
 //! How many of something each holder has open.
 
-use std::{collections::HashMap, hash::Hash, sync::Arc};
+use std::{collections::HashMap, hash::Hash, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
-use crate::{error::GatewayError, limits::QUOTA_STREAMS_RETRY_AFTER, metrics};
+use crate::{error::GatewayError, metrics};
 
 /// Counts by holder, up to a limit for each. Only those who hold something are remembered.
 pub struct Counts<K: Hash + Eq> {
     what: &'static str,
     limit: usize,
+    retry_after: Duration,
     open: Arc<Mutex<HashMap<K, usize>>>,
 }
 
@@ -21,8 +22,8 @@ pub struct Held<K: Hash + Eq> {
 }
 
 impl<K: Hash + Eq + Clone> Counts<K> {
-    pub(super) fn new(what: &'static str, limit: usize) -> Self {
-        Self { what, limit, open: Arc::default() }
+    pub(super) fn new(what: &'static str, limit: usize, retry_after: Duration) -> Self {
+        Self { what, limit, retry_after, open: Arc::default() }
     }
 
     /// One more for `key`.
@@ -31,17 +32,13 @@ impl<K: Hash + Eq + Clone> Counts<K> {
     /// `QUOTA`: it has as many as it may.
     pub fn hold(&self, key: &K) -> Result<Held<K>, GatewayError> {
         let mut open = self.open.lock();
-        let count = open.entry(key.clone()).or_insert(0);
-        if *count >= self.limit {
+        let count = open.get(key).copied().unwrap_or(0);
+        if count >= self.limit {
             metrics::refusal("quota");
             let limit = format!("{} at a time", self.limit);
-            return Err(GatewayError::Quota {
-                what: self.what,
-                limit,
-                retry_after: QUOTA_STREAMS_RETRY_AFTER,
-            });
+            return Err(GatewayError::Quota { what: self.what, limit, retry_after: self.retry_after });
         }
-        *count += 1;
+        open.insert(key.clone(), count + 1);
         Ok(Held { key: key.clone(), open: Arc::clone(&self.open) })
     }
 }

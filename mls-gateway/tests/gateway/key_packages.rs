@@ -74,3 +74,22 @@ async fn the_same_claim_again_gets_the_same_key_package_and_an_empty_shelf_says_
     let replacing = UploadKeyPackagesRequest { key_packages: vec![bob.key_package(false)], replace: true };
     assert_eq!(bobs.upload_key_packages(replacing).await.unwrap().into_inner().one_time_left, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_owner_uploads_a_key_package() {
+    let cluster = RealCluster::start().await;
+    let gateway = gateway(&cluster.addresses()).await;
+    let (bob, mallory) = (Member::new("bob"), Member::new("mallory"));
+    let mut mallorys = client(&gateway, b"mallory");
+    // One that is another's, hidden among one's own: none is stored.
+    let key_packages = vec![mallory.key_package(false), bob.key_package(false)];
+    let error = mallorys
+        .upload_key_packages(UploadKeyPackagesRequest { key_packages, replace: false })
+        .await
+        .unwrap_err();
+    assert_refused(&error, Code::PermissionDenied, "PERMISSION_DENIED");
+    for owner in [&b"bob"[..], b"mallory"] {
+        let status = client(&gateway, owner).get_key_package_status(GetKeyPackageStatusRequest {}).await;
+        assert_eq!(status.unwrap().into_inner().one_time_left, 0);
+    }
+}

@@ -15,6 +15,10 @@ pub enum Server {
     Relay,
     /// Gateways, to clients.
     Gateway,
+    /// Gateways without a cluster, to clients.
+    Dimls,
+    /// Gateways without a cluster, to gateways.
+    Mesh,
 }
 
 impl Server {
@@ -22,15 +26,15 @@ impl Server {
     pub fn role(self) -> RoleKind {
         match self {
             Self::Peers => RoleKind::Node,
-            Self::Ordering | Self::Relay => RoleKind::Gateway,
+            Self::Ordering | Self::Relay | Self::Mesh => RoleKind::Gateway,
             Self::Admin => RoleKind::Operator,
-            Self::Gateway => RoleKind::Client,
+            Self::Gateway | Self::Dimls => RoleKind::Client,
         }
     }
 
     /// Whether a token will do in place of a certificate.
     pub fn takes_tokens(self) -> bool {
-        self == Self::Gateway
+        matches!(self, Self::Gateway | Self::Dimls)
     }
 
     fn name(self) -> &'static str {
@@ -40,6 +44,8 @@ impl Server {
             Self::Admin => "concordat.ordering.v1.Admin",
             Self::Relay => "concordat.relay.v1.Relay",
             Self::Gateway => "concordat.gateway.v1.Gateway",
+            Self::Dimls => "concordat.gateway.v1.DimlsGroups",
+            Self::Mesh => "concordat.mesh.v1.Mesh",
         }
     }
 }
@@ -117,4 +123,10 @@ pub const ROWS: &[Row] = &[
     row(Server::Gateway, "GetKeyPackageStatus"),
     row(Server::Gateway, "WatchWelcomes"),
     row(Server::Gateway, "AckWelcomes"),
+    row(Server::Dimls, "CreateDgroup"),
+    row(Server::Dimls, "ListDgroups"),
+    row(Server::Dimls, "SubmitItem"),
+    row(Server::Dimls, "SubscribeItems"),
+    row(Server::Mesh, "Watch"),
+    row(Server::Mesh, "Fetch"),
 ];

@@ -4,6 +4,7 @@ use std::{fs, sync::Arc};
 
 use concordat_certs::{Authority, Issued, Lifetime, TokenSigner};
 use mls_gateway::{
+    mesh::{Bounds, MeshGateway, MeshParts},
     secured::{ClientArgs, Secured, TOKEN_AUDIENCE},
     server::{DemlsParts, Gateway, Parts},
 };
@@ -38,6 +39,7 @@ pub struct World {
     cluster: DevCluster,
     gateway: Gateway,
     relay: String,
+    mesh: MeshGateway,
 }
 
 /// Who calls.
@@ -101,7 +103,9 @@ impl World {
         tokio::time::timeout(std::time::Duration::from_secs(60), gateway.ready())
             .await
             .expect("the gateway is ready");
-        Self { authority, stranger, tokens, hosts, dir, cluster, gateway, relay }
+        let gateway_args = args("gateway", Role::Gateway("two".into()));
+        let mesh = mesh(&dir, &gateway_args, &clients).await;
+        Self { authority, stranger, tokens, hosts, dir, cluster, gateway, relay, mesh }
     }
 
     /// Calls the RPC of a row.
@@ -112,6 +116,8 @@ impl World {
             Server::Ordering | Server::Admin => node.api.to_string(),
             Server::Relay => self.relay.clone(),
             Server::Gateway => self.gateway.address().to_string(),
+            Server::Dimls => self.mesh.address().to_string(),
+            Server::Mesh => self.mesh.mesh_address().to_string(),
         };
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
         let channel = endpoint.connect_with_connector_lazy(Connector::new(self.network(caller)));
@@ -144,8 +150,28 @@ impl World {
 
     pub async fn stop(self) {
         self.gateway.stop().await;
+        self.mesh.stop().await;
         self.cluster.stop().await;
     }
+}
+
+/// A gateway without a cluster.
+async fn mesh(dir: &TempDir, tls: &TlsArgs, clients: &ClientArgs) -> MeshGateway {
+    let secured = Secured::new(tcp_network(), tls, clients).unwrap();
+    let parts = MeshParts {
+        authenticator: secured.authenticator,
+        gatekeeper: secured.gatekeeper,
+        ..MeshParts::trusting(
+            dir.path().join("mesh-data"),
+            Bounds { stream_bytes: 1 << 20, total_bytes: 1 << 24 },
+            secured.clients.listen("127.0.0.1:0".into()).await.unwrap(),
+            secured.gateways.listen("127.0.0.1:0".into()).await.unwrap(),
+            Vec::new(),
+            secured.gateways,
+            Randomness::from_os(),
+        )
+    };
+    MeshGateway::start(parts).unwrap()
 }
 
 fn put(dir: &TempDir, name: &str, issued: &Issued, ca: &str) -> Files {

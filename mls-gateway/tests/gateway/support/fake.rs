@@ -2,7 +2,7 @@
 //! It stands behind the real wire, so that everything above it is real.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -43,6 +43,10 @@ pub struct State {
     pub lose_replies: usize,
     /// So many commands are answered with a leader that does not lead.
     pub deny_leading: usize,
+    /// Commands for these groups are never answered, nor applied.
+    pub stalled: BTreeSet<Bytes>,
+    /// Commands that were not answered.
+    pub unanswered: usize,
     /// This node shows entries with another author.
     pub forger: Option<usize>,
     /// This node never shows more than so many entries of a group.
@@ -111,6 +115,15 @@ struct FakeNode {
 }
 
 impl Shared {
+    /// A command for a group that nothing is answered for.
+    fn is_stalled(&self, command: &[u8]) -> bool {
+        let mut state = self.state();
+        let command = pb::Command::decode(command).unwrap().command;
+        let is_stalled = matches!(command, Some(command::Command::Group(submission)) if state.stalled.contains(&submission.group_id));
+        state.unanswered += usize::from(is_stalled);
+        is_stalled
+    }
+
     /// Carries a command out. Nothing: it is carried out, but the reply is lost.
     fn decide(&self, node: usize, command: &[u8]) -> Option<outcome::Outcome> {
         let mut state = self.state();
@@ -202,6 +215,9 @@ impl Ordering for FakeNode {
             while let Ok(Some(batch)) = requests.message().await {
                 let mut outcomes = Vec::new();
                 for submission in batch.submissions {
+                    if shared.is_stalled(&submission.command) {
+                        continue;
+                    }
                     match shared.decide(node, &submission.command) {
                         Some(outcome) => outcomes.push(pb::SubmissionOutcome {
                             id: submission.id,

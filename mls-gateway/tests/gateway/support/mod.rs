@@ -52,10 +52,16 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 
 /// A gateway in front of these ordering nodes.
 pub async fn gateway(ordering: &[String]) -> Gateway {
+    gateway_with(ordering, |_| {}).await
+}
+
+/// The same, not made as usual.
+pub async fn gateway_with(ordering: &[String], change: impl FnOnce(&mut Parts)) -> Gateway {
     let network = tcp_network();
     let incoming = network.listen("127.0.0.1:0".into()).await.unwrap();
-    let gateway =
-        Gateway::start(Parts::new(ordering.to_vec(), incoming, network, Randomness::from_os())).unwrap();
+    let mut parts = Parts::new(ordering.to_vec(), incoming, network, Randomness::from_os());
+    change(&mut parts);
+    let gateway = Gateway::start(parts).unwrap();
     soon("the gateway", gateway.ready()).await;
     gateway
 }
