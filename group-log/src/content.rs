@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     ids::{ChainHash, ClientId, EntryId, GroupId, KeyPackageRef, StateId},
     limits::{DEFAULT_PAST_EPOCHS, MAX_PAST_EPOCHS},
+    turns::Turns,
 };
 
 /// What a group is. Chosen when it is created; it never changes, because gateways that have not heard of a change would fork.
@@ -110,6 +111,8 @@ pub enum Content {
     PolicyChange {
         /// The policy from now on.
         policy: Policy,
+        /// Who commits when, from now on; nothing: anybody at any time.
+        turns: Option<Turns>,
     },
     /// The end of the group.
     Close,
@@ -320,7 +323,10 @@ impl fmt::Debug for Content {
             Content::Proposal { message } => f.debug_tuple("Proposal").field(&Len(message)).finish(),
             Content::Commit(commit) => commit.fmt(f),
             Content::Application { message } => f.debug_tuple("Application").field(&Len(message)).finish(),
-            Content::PolicyChange { policy } => f.debug_tuple("PolicyChange").field(policy).finish(),
+            Content::PolicyChange { policy, turns } => {
+                let turns = turns.as_ref().map(|turns| (turns.turn_ms, turns.order.len()));
+                f.debug_tuple("PolicyChange").field(policy).field(&turns).finish()
+            }
             Content::Close => f.write_str("Close"),
         }
     }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     content::{Commit, Content, Create, Entry},
     ids::{ChainHash, ClientId, EntryId, GroupId, StateId},
+    turns::Turns,
 };
 
 /// The state in which a group begins: H("concordat create v1", group id, epoch, GroupInfo).
@@ -35,8 +36,8 @@ pub fn entry_id(state: &StateId, content: &Content) -> EntryId {
         }
         Content::Proposal { message } => parts("concordat proposal v1").bytes(message).finish(),
         Content::Application { message } => parts("concordat application v1").bytes(message).finish(),
-        Content::PolicyChange { policy } => {
-            parts("concordat policy v1").int(policy.past_epochs.into()).finish()
+        Content::PolicyChange { policy, turns } => {
+            turns_parts(parts("concordat policy v1").int(policy.past_epochs.into()), turns.as_ref()).finish()
         }
         Content::Close => parts("concordat close v1").finish(),
     })
@@ -92,9 +93,18 @@ fn content_parts(parts: Parts, content: &Content) -> Parts {
             |parts, to| parts.bytes(to.client_id.as_bytes()).bytes(to.key_package_ref.as_bytes()),
         ),
         Content::Proposal { message } | Content::Application { message } => parts.bytes(message),
-        Content::PolicyChange { policy } => parts.int(policy.past_epochs.into()),
+        Content::PolicyChange { policy, turns } => {
+            turns_parts(parts.int(policy.past_epochs.into()), turns.as_ref())
+        }
         Content::Close => parts,
     }
+}
+
+/// Nothing at all for a policy without turns, which nothing follows.
+fn turns_parts(parts: Parts, turns: Option<&Turns>) -> Parts {
+    let Some(Turns { turn_ms, order }) = turns else { return parts };
+    let parts = parts.int(u64::from(*turn_ms)).int(order.len() as u64);
+    order.iter().fold(parts, |parts, client| parts.bytes(client.as_bytes()))
 }
 
 pub(crate) struct Parts(Sha256);

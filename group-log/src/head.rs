@@ -5,9 +5,12 @@ use crate::{
     content::{CommitRef, EntryKind, GroupKind, Policy, Record},
     ids::{ChainHash, ClientId, EntryId, StateId},
     limits::{MAX_CLIENT_ID_BYTES, MAX_EPOCH, MAX_PAST_EPOCHS, MAX_SEQ},
+    turns::Turn,
 };
 
 const VERSION: u8 = 1;
+/// Of a head with a turn at its end.
+const VERSION_WITH_TURN: u8 = 2;
 const EPOCH_BOUND: &str = "an epoch of at most 2^62";
 const SEQ_BOUND: &str = "a number of at most 2^62";
 
@@ -34,6 +37,8 @@ pub struct Head {
     pub group_info_seq: u64,
     /// The epoch that this GroupInfo describes. Behind `epoch` if the last committers published none.
     pub group_info_epoch: u64,
+    /// Whose turn it is to commit, if the group takes turns.
+    pub turn: Option<Turn>,
 }
 
 impl Head {
@@ -49,7 +54,8 @@ impl Head {
 
     /// For storage.
     pub fn encode(&self) -> Vec<u8> {
-        Writer::new(VERSION)
+        let version = if self.turn.is_some() { VERSION_WITH_TURN } else { VERSION };
+        let writer = Writer::new(version)
             .byte(self.kind.tag())
             .int(self.policy.past_epochs.into())
             .int(self.first_epoch)
@@ -59,13 +65,15 @@ impl Head {
             .fixed(&self.chain.0)
             .int(self.closed.unwrap_or(0))
             .int(self.group_info_seq)
-            .int(self.group_info_epoch)
-            .finish()
+            .int(self.group_info_epoch);
+        Turn::encode(self.turn, writer).finish()
     }
 
     /// Reads [`Head::encode`]. One head has one encoding.
     pub fn decode(bytes: &[u8]) -> Result<Head, DecodeError> {
-        let mut reader = Reader::new("head", VERSION, bytes)?;
+        let has_turn = bytes.first() == Some(&VERSION_WITH_TURN);
+        let version = if has_turn { VERSION_WITH_TURN } else { VERSION };
+        let mut reader = Reader::new("head", version, bytes)?;
         let kind = read_kind(&mut reader)?;
         let past = reader.int_to("policy.past_epochs", MAX_PAST_EPOCHS.into(), "0 to 64")?;
         let first_epoch = reader.int_to("first_epoch", MAX_EPOCH, EPOCH_BOUND)?;
@@ -76,6 +84,7 @@ impl Head {
         let closed = reader.int_to("closed", MAX_SEQ, SEQ_BOUND)?;
         let group_info_seq = reader.int_to("group_info_seq", MAX_SEQ, SEQ_BOUND)?;
         let group_info_epoch = reader.int_to("group_info_epoch", MAX_EPOCH, EPOCH_BOUND)?;
+        let turn = if has_turn { Some(Turn::decode(&mut reader)?) } else { None };
         reader.finish("head")?;
         Ok(Head {
             kind,
@@ -88,6 +97,7 @@ impl Head {
             closed: (closed != 0).then_some(closed),
             group_info_seq,
             group_info_epoch,
+            turn,
         })
     }
 }

@@ -15,6 +15,7 @@ mod ids;
 mod memory;
 mod refusal;
 mod rules;
+mod turns;
 mod validate;
 mod view;
 
@@ -38,5 +39,6 @@ pub use limits::Limits;
 pub use memory::MemoryLog;
 pub use refusal::Refusal;
 pub use rules::{Accepted, Change, Decision, WelcomeNote, admit, apply};
+pub use turns::{Offer, Turn, Turns};
 pub use validate::{size as commit_size, validate};
 pub use view::{ReadError, View};

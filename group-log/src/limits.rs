@@ -41,6 +41,15 @@ pub const MAX_PAST_EPOCHS: u32 = 64;
 /// Value of [`Policy::past_epochs`](crate::Policy::past_epochs) for a creator that chooses none, in epochs.
 pub const DEFAULT_PAST_EPOCHS: u32 = 5;
 
+/// Shortest [`Turns::turn_ms`](crate::Turns::turn_ms), in milliseconds.
+pub const MIN_TURN_MS: u32 = 10;
+
+/// Longest [`Turns::turn_ms`](crate::Turns::turn_ms), in milliseconds: a day.
+pub const MAX_TURN_MS: u32 = 24 * 60 * 60 * 1000;
+
+/// Clients in one [`Turns::order`](crate::Turns::order).
+pub const MAX_TURN_MEMBERS: usize = 1024;
+
 /// How far back, in entries of the group, a proposal, an application message or a policy change is recognised when it is
 /// submitted again. Commits, the create and the close are recognised forever.
 pub const DEDUPE_WINDOW: u64 = 4096;

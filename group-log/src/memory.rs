@@ -6,9 +6,10 @@ use crate::{
     content::{CommitRef, Content, Entry, Record, Submission},
     cursor::{Cursor, CursorError, check_cursor},
     head::Head,
-    ids::EntryId,
+    ids::{ClientId, EntryId},
     limits::Limits,
     rules::{Change, Decision, admit, apply},
+    turns::Offer,
     view::View,
 };
 
@@ -21,6 +22,7 @@ pub struct MemoryLog {
     entries: BTreeMap<u64, (Record, Content)>,
     commits: BTreeMap<u64, CommitRef>,
     recent: BTreeMap<EntryId, u64>,
+    turn_order: Vec<ClientId>,
 }
 
 impl MemoryLog {
@@ -29,14 +31,24 @@ impl MemoryLog {
         MemoryLog::default()
     }
 
-    /// What would become of a submission now.
+    /// What would become of a submission at time 0. For groups that do not take turns.
     pub fn admit(&self, submission: &Submission, limits: &Limits) -> Decision {
-        admit(self, submission, limits).expect(CONSISTENT)
+        self.admit_offer(submission, Offer::default(), limits)
+    }
+
+    /// What would become of a submission.
+    pub fn admit_offer(&self, submission: &Submission, offer: Offer, limits: &Limits) -> Decision {
+        admit(self, submission, offer, limits).expect(CONSISTENT)
+    }
+
+    /// Decides about a submission at time 0 and keeps it if it is accepted. For groups that do not take turns.
+    pub fn apply(&mut self, submission: &Submission) -> Decision {
+        self.apply_offer(submission, Offer::default())
     }
 
     /// Decides about a submission and keeps it if it is accepted.
-    pub fn apply(&mut self, submission: &Submission) -> Decision {
-        let (decision, change) = apply(self, submission).expect(CONSISTENT);
+    pub fn apply_offer(&mut self, submission: &Submission, offer: Offer) -> Decision {
+        let (decision, change) = apply(self, submission, offer).expect(CONSISTENT);
         if let Some(change) = change {
             self.store(change, submission.content.clone());
         }
@@ -53,6 +65,9 @@ impl MemoryLog {
         }
         if let Some(id) = change.recent_put {
             self.recent.insert(id, change.seq);
+        }
+        if let Some(order) = change.turn_order {
+            self.turn_order = order;
         }
         self.entries.insert(change.seq, (change.record, content));
         self.head = Some(change.head);
@@ -100,6 +115,10 @@ impl View for MemoryLog {
 
     fn recent(&self, id: &EntryId) -> Result<Option<u64>, Infallible> {
         Ok(self.recent.get(id).copied())
+    }
+
+    fn turn_holder(&self, index: u32) -> Result<Option<ClientId>, Infallible> {
+        Ok(self.turn_order.get(index as usize).cloned())
     }
 
     fn record(&self, seq: u64) -> Result<Option<Record>, Infallible> {

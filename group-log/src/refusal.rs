@@ -57,6 +57,19 @@ pub enum Refusal {
         /// The state that came.
         got: StateId,
     },
+    /// A commit in another member's turn.
+    #[error(
+        "it is the turn of member {holder} of the order, for {left_ms} ms more at most: submit the same bytes again when yours has \
+         come, or make the commit again if the group has moved on"
+    )]
+    NotYourTurn {
+        /// Place in the order of the client whose turn it is.
+        holder: u32,
+        /// How much longer that turn lasts if nobody commits, in milliseconds.
+        left_ms: u64,
+        /// How long to wait before it is worth trying again, in milliseconds: less than a turn, because turns end early.
+        retry_after_ms: u64,
+    },
     /// Longer than allowed.
     #[error("{field} is {got} long, the limit is {limit}: send less")]
     TooLarge {

@@ -6,6 +6,7 @@ use crate::{
     content::{Commit, Content, EntryKind, Policy, Submission},
     limits::{Limits, MAX_EPOCH, MAX_PAST_EPOCHS, RECIPIENT_OVERHEAD_BYTES},
     refusal::Refusal,
+    turns::Turns,
 };
 
 /// Checks a submission by itself.
@@ -35,7 +36,10 @@ pub(crate) fn validate_content(content: &Content, limits: &Limits) -> Result<(),
             at_most("message", limits.message_bytes, message.len())
         }
         Content::Commit(content) => commit(kind, content, limits),
-        Content::PolicyChange { policy: wanted } => policy(wanted),
+        Content::PolicyChange { policy: wanted, turns } => {
+            policy(wanted)?;
+            turns.as_ref().map_or(Ok(()), Turns::validate)
+        }
         Content::Close => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     content::{CommitRef, Record},
     head::Head,
-    ids::EntryId,
+    ids::{ClientId, EntryId},
 };
 
 /// The stored state of one group. Implemented over real storage, and by [`MemoryLog`](crate::MemoryLog).
@@ -20,6 +20,10 @@ pub trait View {
     /// Number of the entry with this id, if it is one of those that [`Change::recent_put`](crate::Change::recent_put) stored and
     /// [`Change::recent_delete`](crate::Change::recent_delete) did not delete.
     fn recent(&self, id: &EntryId) -> Result<Option<u64>, Self::Error>;
+
+    /// The client at this place of the order in which members commit, if there is an order and it is as long:
+    /// [`Change::turn_order`](crate::Change::turn_order).
+    fn turn_holder(&self, index: u32) -> Result<Option<ClientId>, Self::Error>;
 
     /// What is kept of the entry with this number.
     fn record(&self, seq: u64) -> Result<Option<Record>, Self::Error>;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use group_log::{
     ChainHash, ChainVerifier, ClientId, CommitRef, Content, Decision, EntryId, EntryKind, GroupKind, Head,
-    Limits, MemoryLog, Policy, Record, Refusal, StateId, Submission, limits::DEDUPE_WINDOW, validate,
+    Limits, MemoryLog, Offer, Policy, Record, Refusal, StateId, Submission, limits::DEDUPE_WINDOW, validate,
     verify_entry,
 };
 use proptest::{collection::vec, prelude::*};
@@ -205,6 +205,7 @@ proptest! {
             closed: (closed != 0).then_some(closed),
             group_info_seq,
             group_info_epoch,
+            turn: None,
         };
         prop_assert_eq!(Head::decode(&head.encode()), Ok(head));
     }
@@ -297,7 +298,7 @@ fn a_welcome_waits_once_for_each_client() {
         log
     };
     let adding = submission("g", "ann", 0, commit_adding("c", &["eve", "dan", "eve"]));
-    let (_, change) = group_log::apply(&log, &adding).unwrap();
+    let (_, change) = group_log::apply(&log, &adding, Offer::default()).unwrap();
     let change = change.unwrap();
     let names: Vec<_> = change.welcomes.iter().map(|note| note.client_id.clone()).collect();
     assert_eq!(names, [support::client("dan"), support::client("eve")]);

@@ -141,6 +141,8 @@ pub enum EventKind {
     PolicyChanged {
         /// Application messages are accepted for this many epochs before the current one.
         past_epochs: u32,
+        /// Members take turns to commit, each of so many milliseconds at most; nothing: anybody may commit.
+        turn_ms: Option<u32>,
     },
     /// The gateway serves the group in another way now.
     ModeChanged {
@@ -201,7 +203,7 @@ impl fmt::Debug for EventKind {
                 write!(f, "StatesDeleted(position {position}, {deleted} states)")
             }
             EventKind::Proposed { seq } => write!(f, "Proposed(seq {seq})"),
-            EventKind::PolicyChanged { past_epochs } => write!(f, "PolicyChanged({past_epochs})"),
+            EventKind::PolicyChanged { past_epochs, .. } => write!(f, "PolicyChanged({past_epochs})"),
             EventKind::ModeChanged { mode } => write!(f, "ModeChanged({mode:?})"),
             EventKind::Left { .. } => f.write_str("Left"),
             EventKind::Closed => f.write_str("Closed"),

@@ -17,6 +17,12 @@ impl From<WireError> for Error {
     }
 }
 
+impl From<IdLengthError> for Error {
+    fn from(error: IdLengthError) -> Self {
+        Error::Protocol(error.to_string())
+    }
+}
+
 /// An entry as it came.
 pub(crate) fn entry(wire: pb::Entry) -> Result<Entry, Error> {
     Ok(wire.try_into()?)
@@ -76,6 +82,7 @@ pub(crate) fn submit_pending(pending: &Pending) -> SubmitRequest {
         group_info: pending.group_info.clone().into(),
         recipients: recipients.collect(),
         parent_state_id: pending.parent().to_bytes(),
+        members_only: pending.members_only,
     }
 }
 

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use concordat_proto::log::v1::Reason;
 use group_log::Content;
 use mls_client::{Change, Committed, Error, EventKind, LeftReason, NewGroup, Policy, Status};
@@ -194,6 +196,53 @@ async fn a_member_that_lost_its_place_rejoins_by_an_external_commit() {
     bob.send(&group, "back").await.unwrap();
     ann.sync(&group).await.unwrap();
     assert_eq!(texts(ann, &group), ["before", "after", "back"]);
+}
+
+#[tokio::test]
+async fn members_commit_in_turn_and_whoever_changes_the_members_renews_the_order() {
+    let gateway = FakeGateway::default();
+    let (clients, group) = group_of(&gateway, &["ann", "bob", "cy"]).await;
+    let [ann, bob, cy] = &clients[..] else { unreachable!() };
+    let first = gateway.log(&group).iter().filter(|e| matches!(e.content, Content::Commit(_))).count();
+    ann.take_turns(&group, Some(Duration::from_secs(60))).await.unwrap();
+    // Bob's waits for ann's, and is built once more because ann's came first.
+    let (anns, bobs) = tokio::join!(
+        async {
+            tokio::task::yield_now().await;
+            ann.update(&group).await
+        },
+        bob.update(&group)
+    );
+    assert!(matches!(anns.unwrap(), Committed::Accepted { attempts: 1, .. }));
+    assert!(matches!(bobs.unwrap(), Committed::Accepted { .. }));
+    let authors = || {
+        let commits = gateway.log(&group).into_iter().filter(|e| matches!(e.content, Content::Commit(_)));
+        commits.map(|e| String::from_utf8(e.author.unwrap().as_bytes().to_vec()).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(authors()[first..], ["ann", "bob"]);
+
+    // It is cy's turn, who is absent: it expires.
+    gateway.wait(60_000);
+    ann.update(&group).await.unwrap();
+    // Bob's turn, but removing cy needs none. The new order begins with ann.
+    ann.remove(&group, &[id("cy")]).await.unwrap();
+    assert!(matches!(cy.sync(&group).await.unwrap().status, Status::Left(_)));
+    ann.update(&group).await.unwrap();
+    assert_eq!(authors()[first + 2..], ["ann", "ann", "ann"]);
+    let Some(Content::PolicyChange { turns: Some(turns), .. }) = gateway
+        .log(&group)
+        .into_iter()
+        .map(|entry| entry.content)
+        .filter(|content| matches!(content, Content::PolicyChange { .. }))
+        .next_back()
+    else {
+        panic!("the order was not renewed")
+    };
+    assert_eq!(turns.order, [id("ann"), id("bob")]);
+    ann.take_turns(&group, None).await.unwrap();
+    ann.update(&group).await.unwrap();
+    ann.update(&group).await.unwrap();
+    assert_agreement(&[ann, bob], &group).await;
 }
 
 #[tokio::test]

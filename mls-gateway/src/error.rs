@@ -171,6 +171,11 @@ impl GatewayError {
             Self::NoQuorum | Self::Unreachable(_) | Self::Stopping => Some(NO_QUORUM_RETRY_AFTER),
             Self::OutcomeUnknown => Some(OUTCOME_UNKNOWN_RETRY_AFTER),
             Self::Reconciling => Some(RECONCILING_RETRY_AFTER),
+            // Another member's turn: the node that refused knows how long it may last.
+            Self::Refused(refused) => {
+                let ms = refused.metadata.get("retry_after_ms").and_then(|ms| ms.parse().ok());
+                ms.map(Duration::from_millis)
+            }
             Self::Overloaded { retry_after, .. } | Self::Quota { retry_after, .. } => Some(*retry_after),
             _ => None,
         }
@@ -218,6 +223,7 @@ fn code(reason: Reason) -> Code {
         | Reason::BelowPromise
         | Reason::DeadBranch
         | Reason::NotALeaf
+        | Reason::NotYourTurn
         | Reason::NotRegistered => Code::FailedPrecondition,
         Reason::TooLarge
         | Reason::Malformed
@@ -276,7 +282,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_code_and_a_name_without_its_prefix() {
-        for number in 1..=24 {
+        for number in 1..=34 {
             let reason = Reason::try_from(number).unwrap();
             assert_ne!(code(reason), Code::Ok);
             assert!(!reason_name(reason).starts_with("REASON_"));

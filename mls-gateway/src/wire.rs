@@ -1,7 +1,7 @@
 //! What the gateway does with entries and heads beside passing them on.
 
 use bytes::Bytes;
-use concordat_proto::log::v1::{Entry, Head, content::Content};
+use concordat_proto::log::v1::{Entry, Head, Policy, content::Content};
 
 /// What an entry carries, if it carries anything.
 pub fn content(entry: &Entry) -> Option<&Content> {
@@ -24,15 +24,20 @@ pub fn advance_head(head: &mut Head, entry: &Entry) {
     match content(entry) {
         Some(Content::Create(create)) => {
             head.kind = create.kind;
-            head.policy = create.policy;
+            head.policy = create.policy.clone();
             head.epoch = entry.epoch;
             head.state_id = entry.state_id.clone();
         }
         Some(Content::Commit(_)) => {
             head.epoch = entry.epoch.saturating_add(1);
             head.state_id = entry.state_id.clone();
+            // When a turn began is not in the log that clients see: only the nodes know.
+            head.turn = None;
         }
-        Some(Content::PolicyChange(change)) => head.policy = change.policy,
+        Some(Content::PolicyChange(change)) => {
+            head.policy = change.policy.as_ref().map(|policy| Policy { turns: None, ..*policy });
+            head.turn = None;
+        }
         Some(Content::Close(_)) => head.closed = true,
         Some(
             Content::Proposal(_)

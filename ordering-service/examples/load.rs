@@ -192,6 +192,7 @@ fn command(group: &Group, message: &Bytes) -> Bytes {
         parent_state_id: Bytes::new(),
         facts: None,
         content: Some(Content { content: Some(content) }),
+        members_only: false,
     };
     Command { command: Some(Wrapped::Group(submission)) }.encode_to_vec().into()
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use concordat_proto::{convert::WireError, log::v1 as wire, ordering::v1::GroupSubmission};
 use group_log::{
     Accepted, ChainHash, ClientId, Commit, Content, Create, Cursor, CursorError, Entry, GroupId, GroupKind,
-    KeyPackageRef, Policy, Refusal, StateId, Submission, WelcomeRecipient,
+    KeyPackageRef, Policy, Refusal, StateId, Submission, Turns, WelcomeRecipient,
 };
 use prost::Message;
 
@@ -31,7 +31,14 @@ fn contents() -> Vec<Content> {
             recipients: vec![recipient],
         }),
         Content::Application { message: message.clone() },
-        Content::PolicyChange { policy: Policy { past_epochs: 64 } },
+        Content::PolicyChange { policy: Policy { past_epochs: 64 }, turns: None },
+        Content::PolicyChange {
+            policy: Policy { past_epochs: 1 },
+            turns: Some(Turns {
+                turn_ms: 500,
+                order: vec![ClientId::new("ann").unwrap(), ClientId::new("bob").unwrap()],
+            }),
+        },
         Content::Close,
     ]
 }

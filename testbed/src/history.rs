@@ -73,7 +73,9 @@ impl ContentKey {
             Content::Create(create) => create.group_info.clone(),
             Content::Proposal { message } | Content::Application { message } => message.clone(),
             Content::Commit(commit) => commit.message.clone(),
-            Content::PolicyChange { policy } => Bytes::from(policy.past_epochs.to_be_bytes().to_vec()),
+            Content::PolicyChange { policy, turns: _ } => {
+                Bytes::from(policy.past_epochs.to_be_bytes().to_vec())
+            }
             Content::Close => Bytes::new(),
         };
         Self { kind: content.kind(), message }

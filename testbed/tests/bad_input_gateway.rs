@@ -228,7 +228,7 @@ async fn every_other_bad_request_is_refused_with_its_reason() {
 
     let create = |group_info: Bytes, kind: i32, policy| CreateGroupRequest { group_info, kind, policy };
     let mls = i32::from(GroupKind::Mls);
-    let beyond = Some(Policy { past_epochs: Some(65) });
+    let beyond = Some(Policy { past_epochs: Some(65), turns: None });
     for (what, request, expected) in [
         ("a create without GroupInfo", create(Bytes::new(), mls, None), &["MALFORMED"][..]),
         ("a create of noise", create(vec![0xff; 50].into(), mls, None), &["MALFORMED"]),

@@ -134,6 +134,7 @@ fn submission(group: &Bytes, epoch: u64, content: Content) -> Command {
         parent_state_id: Bytes::new(),
         content,
         facts: None,
+        members_only: false,
     })
 }
 
@@ -201,6 +202,7 @@ async fn every_bad_command_is_refused_with_its_reason() {
         parent_state_id: state.clone(),
         content: Some(log::Content { content: Some(commit("good")) }),
         facts: None,
+        members_only: false,
     };
     let with = |change: fn(&mut GroupSubmission)| {
         let mut bad = good.clone();
@@ -208,7 +210,7 @@ async fn every_bad_command_is_refused_with_its_reason() {
         group_submission(bad)
     };
     let application = |message: Vec<u8>| Content::Application(log::Application { message: message.into() });
-    let policy = Some(log::Policy { past_epochs: Some(65) });
+    let policy = Some(log::Policy { past_epochs: Some(65), turns: None });
     let cases: Vec<(&str, u32, Command, Reason)> = vec![
         ("no command", *shard, Command::default(), Reason::UnknownCommand),
         ("no group id", *shard, with(|s| s.group_id = Bytes::new()), Reason::Malformed),

@@ -74,6 +74,7 @@ fn good_submission() -> Vec<u8> {
         parent_state_id: Bytes::from(vec![1; 32]),
         facts: None,
         content: Some(content),
+        members_only: false,
     };
     ordering::Command { command: Some(ordering::command::Command::Group(submission)) }.encode_to_vec()
 }

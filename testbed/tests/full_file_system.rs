@@ -67,6 +67,7 @@ fn submission(group: &GroupId, epoch: u64, content: Content) -> Wire {
             parent_state_id: Bytes::new(),
             facts: None,
             content: Some(log::Content { content: Some(content) }),
+            members_only: false,
         })),
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     ids::{EntryId, StateId},
     limits::MAX_MARK_IDS,
     rules::Made,
+    turns::Offer,
 };
 
 /// Proposed by the leader when every live registered gateway has reported, or the deadline has passed. Never put off again.
@@ -92,7 +93,12 @@ fn adopt_one<V: ForkView>(
     facts: &CommitFacts,
 ) -> Read<(), V> {
     let content = draft.candidate_content(&candidate.id)?;
-    let made = Made { epoch: candidate.epoch, author: Some(&candidate.author), content: &content };
+    let made = Made {
+        epoch: candidate.epoch,
+        author: Some(&candidate.author),
+        content: &content,
+        offer: Offer::default(),
+    };
     draft.append(candidate.id, state_id, &made, facts, Payload::Reported(candidate.id))?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::{
         view::{Appended, ForkChange, ForkView, Payload},
     },
     head::Head,
-    ids::{EntryId, StateId},
+    ids::{ClientId, EntryId, StateId},
     limits::MAX_PENDING_MARKS,
     rules::{Change, Made, NewEntry, leaving_window},
     view::{ReadError, View},
@@ -143,6 +143,7 @@ impl<'a, V: ForkView> Draft<'a, V> {
             commit_ending: None,
             recent_put: None,
             recent_delete: leaving_window(self, seq)?,
+            turn_order: None,
             welcomes: Vec::new(),
         };
         self.take(change, &CommitFacts::default(), Payload::Mark(mark))?;
@@ -205,6 +206,11 @@ impl<V: ForkView> View for Draft<'_, V> {
 
     fn recent(&self, id: &EntryId) -> Result<Option<u64>, V::Error> {
         self.view.recent(id)
+    }
+
+    fn turn_holder(&self, _: u32) -> Result<Option<ClientId>, V::Error> {
+        // Groups that may be split take no turns.
+        Ok(None)
     }
 
     fn record(&self, seq: u64) -> Result<Option<Record>, V::Error> {

@@ -20,6 +20,7 @@ use crate::{
     ids::{ChainHash, ClientId, EntryId, GroupId, StateId},
     refusal::Refusal,
     rules::{Decision, Made, apply},
+    turns::Offer,
 };
 
 /// One entry of a group's canonical log, whoever wrote it, with what is needed to follow it by the rules. For a reader that only
@@ -132,7 +133,7 @@ fn step<V: ForkView>(
         (Item::Mark(mark), Some(head)) => return follow_mark(draft, head, entry, mark),
         (Item::Mark(_), None) => return Ok(Err(FollowError::WrongKind { seq })),
     };
-    let made = Made { epoch, author: author.as_ref(), content };
+    let made = Made { epoch, author: author.as_ref(), content, offer: Offer::default() };
     match (content.kind(), head) {
         (EntryKind::Commit, Some(head)) => {
             let id = entry_id(&head.state_id, content);
@@ -155,7 +156,7 @@ fn step<V: ForkView>(
             let content = content.clone();
             let group_id = group_id.clone();
             let submission = Submission { group_id, author, epoch, parent_state_id: None, content };
-            match apply(draft, &submission)? {
+            match apply(draft, &submission, Offer::default())? {
                 (_, Some(change)) => draft.take(change, facts, Payload::Submission)?,
                 (Decision::Refused(refusal), None) => {
                     return Ok(Err(FollowError::Refused { seq, refusal }));

@@ -16,7 +16,7 @@ use crate::{
         view::{Appended, ForkChange, ForkView, Payload},
     },
     head::Head,
-    ids::{EntryId, GroupId},
+    ids::{ClientId, EntryId, GroupId},
     view::View,
 };
 
@@ -163,6 +163,11 @@ impl View for MemoryFork {
 
     fn recent(&self, id: &EntryId) -> Result<Option<u64>, Infallible> {
         Ok(self.recent.get(id).copied())
+    }
+
+    fn turn_holder(&self, _: u32) -> Result<Option<ClientId>, Infallible> {
+        // Groups that may be split take no turns.
+        Ok(None)
     }
 
     fn record(&self, seq: u64) -> Result<Option<Record>, Infallible> {

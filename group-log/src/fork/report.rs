@@ -17,6 +17,7 @@ use crate::{
     ids::EntryId,
     limits::{MAX_CANDIDATES, MAX_MARK_IDS, MAX_REPORT_ENTRIES},
     rules::Made,
+    turns::Offer,
 };
 
 /// What a gateway knows and the log does not.
@@ -80,8 +81,12 @@ pub(super) fn report<V: ForkView>(draft: &mut Draft<'_, V>, report: &Report) -> 
     }
     record_late(draft, &late)?;
     for new in &messages {
-        let made =
-            Made { epoch: new.place.epoch, author: Some(&new.entry.author), content: &new.entry.content };
+        let made = Made {
+            epoch: new.place.epoch,
+            author: Some(&new.entry.author),
+            content: &new.entry.content,
+            offer: Offer::default(),
+        };
         let payload = Payload::Reported(new.id);
         draft.append(new.id, new.entry.parent, &made, &CommitFacts::default(), payload)?;
     }

@@ -17,6 +17,7 @@ use crate::{
     limits::Limits,
     refusal::Refusal,
     rules::{Accepted, Decision, Made, apply, closed, commit_ending, outside, record},
+    turns::Offer,
     validate::{malformed, validate},
 };
 
@@ -47,7 +48,7 @@ fn ordered<V: ForkView>(
     submission: &Submission,
     facts: &CommitFacts,
 ) -> Read<Answer, V> {
-    let (decision, change) = apply(draft, submission)?;
+    let (decision, change) = apply(draft, submission, Offer::default())?;
     if let Some(change) = change {
         if draft.fork.collecting.is_some() {
             return Ok(Answer::Retry);

@@ -7,6 +7,7 @@ use crate::{
     head::Head,
     ids::{ChainHash, ClientId, EntryId, KeyPackageRef, StateId},
     limits::DEDUPE_WINDOW,
+    turns::{Offer, Turn},
     view::{ReadError, View},
 };
 
@@ -25,6 +26,8 @@ pub struct Change {
     pub recent_put: Option<EntryId>,
     /// For [`View::recent`]: an id that has left the window.
     pub recent_delete: Option<EntryId>,
+    /// For [`View::turn_holder`]: a new order in which members commit, in place of any before. Empty: there is none any more.
+    pub turn_order: Option<Vec<ClientId>>,
     /// Whom the commit's Welcome is for, each client once, in order.
     pub welcomes: Vec<WelcomeNote>,
 }
@@ -44,12 +47,13 @@ pub(crate) struct Made<'a> {
     pub(crate) epoch: u64,
     pub(crate) author: Option<&'a ClientId>,
     pub(crate) content: &'a Content,
+    pub(crate) offer: Offer,
 }
 
 impl<'a> From<&'a Submission> for Made<'a> {
     fn from(submission: &'a Submission) -> Self {
         let Submission { epoch, author, content, .. } = submission;
-        Made { epoch: *epoch, author: Some(author), content }
+        Made { epoch: *epoch, author: Some(author), content, offer: Offer::default() }
     }
 }
 
@@ -118,9 +122,21 @@ impl NewEntry {
             commit_ending,
             recent_put: is_indexed(kind).then_some(self.id),
             recent_delete: leaving_window(view, seq)?,
+            turn_order: self.turn_order(made.content),
             welcomes: welcome_notes(made.content),
             record,
         })
+    }
+
+    /// The new order in which members commit, if this is one, or ends one.
+    fn turn_order(&self, content: &Content) -> Option<Vec<ClientId>> {
+        match content {
+            Content::PolicyChange { turns: Some(turns), .. } => Some(turns.order.clone()),
+            Content::PolicyChange { turns: None, .. } => {
+                self.head.and_then(|head| head.turn).map(|_| Vec::new())
+            }
+            _ => None,
+        }
     }
 
     fn head_after(&self, made: &Made<'_>, record: &Record, seq: u64) -> Head {
@@ -138,14 +154,25 @@ impl NewEntry {
                 closed: None,
                 group_info_seq: seq,
                 group_info_epoch: epoch,
+                turn: None,
             },
             (None, _) => unreachable!("without a head only a create is admitted"),
         };
+        let Offer { at_ms, members_only } = made.offer;
         match made.content {
-            Content::PolicyChange { policy } => Head { policy: *policy, ..head },
+            Content::PolicyChange { policy, turns } => {
+                let turn = turns.as_ref().map(|turns| Turn::first(turns, at_ms));
+                Head { policy: *policy, turn, ..head }
+            }
             Content::Close => Head { closed: Some(seq), ..head },
-            Content::Commit(commit) if !commit.group_info.is_empty() => {
-                Head { group_info_seq: seq, group_info_epoch: epoch, ..head }
+            Content::Commit(commit) => {
+                let turn =
+                    if members_only { head.turn } else { head.turn.map(|turn| turn.at(at_ms).used(at_ms)) };
+                let head = Head { turn, ..head };
+                match commit.group_info.is_empty() {
+                    true => head,
+                    false => Head { group_info_seq: seq, group_info_epoch: epoch, ..head },
+                }
             }
             _ => head,
         }

@@ -7,6 +7,7 @@ use crate::{
     head::Head,
     ids::{EntryId, StateId},
     refusal::Refusal,
+    turns::{Offer, only_mls},
     view::{ReadError, View},
 };
 
@@ -16,12 +17,16 @@ pub(super) enum Verdict {
     New(Box<NewEntry>),
 }
 
-pub(super) fn decide<V: View>(view: &V, submission: &Submission) -> Result<Verdict, ReadError<V::Error>> {
+pub(super) fn decide<V: View>(
+    view: &V,
+    submission: &Submission,
+    offer: Offer,
+) -> Result<Verdict, ReadError<V::Error>> {
     let head = view.head()?;
     match (&submission.content, head) {
         (Content::Create(create), head) => decide_create(view, submission, create, head),
         (_, None) => Ok(refused(Refusal::GroupNotFound)),
-        (Content::Commit(_), Some(head)) => decide_commit(view, submission, head),
+        (Content::Commit(_), Some(head)) => decide_commit(view, submission, offer, head),
         (_, Some(head)) => decide_other(view, submission, head),
     }
 }
@@ -50,6 +55,7 @@ fn decide_create<V: View>(
 fn decide_commit<V: View>(
     view: &V,
     submission: &Submission,
+    offer: Offer,
     head: Head,
 ) -> Result<Verdict, ReadError<V::Error>> {
     if let Some(refusal) = outside(submission.epoch, head.first_epoch, &head) {
@@ -73,8 +79,31 @@ fn decide_commit<V: View>(
     if let Some(refusal) = closed(&head).or_else(|| wrong_state(submission, &head.state_id)) {
         return Ok(refused(refusal));
     }
+    if let Some(refusal) = out_of_turn(view, submission, offer, &head)? {
+        return Ok(refused(refusal));
+    }
     let id = entry_id(&head.state_id, &submission.content);
     Ok(new_entry(Some(head), id, id.as_state()))
+}
+
+/// In a group that takes turns, a commit that changes more than the members is for whoever's turn it is. Refused, not decided: the
+/// same bytes are accepted when the turn has come.
+fn out_of_turn<V: View>(
+    view: &V,
+    submission: &Submission,
+    offer: Offer,
+    head: &Head,
+) -> Result<Option<Refusal>, ReadError<V::Error>> {
+    let Some(turn) = head.turn.filter(|_| !offer.members_only) else { return Ok(None) };
+    let turn = turn.at(offer.at_ms);
+    let holder = view.turn_holder(turn.index)?;
+    let holder = holder.ok_or(ReadError::Missing { what: "a member in the order of turns" })?;
+    if holder == submission.author {
+        return Ok(None);
+    }
+    let left_ms = turn.left_ms(offer.at_ms);
+    let retry_after_ms = left_ms.min(u64::from(turn.turn_ms).div_ceil(4));
+    Ok(Some(Refusal::NotYourTurn { holder: turn.index, left_ms, retry_after_ms }))
 }
 
 /// Proposals, application messages, policy changes and the close: recognised by their id first, then held against the head.
@@ -103,6 +132,11 @@ fn decide_other<V: View>(
         _ => head.epoch,
     };
     if let Some(refusal) = closed(&head).or_else(|| outside(submission.epoch, oldest, &head)) {
+        return Ok(refused(refusal));
+    }
+    if let Content::PolicyChange { turns: Some(_), .. } = &submission.content
+        && let Err(refusal) = only_mls(head.kind)
+    {
         return Ok(refused(refusal));
     }
     Ok(new_entry(Some(head), id, state_id))

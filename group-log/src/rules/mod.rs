@@ -16,6 +16,7 @@ use crate::{
     ids::{ChainHash, StateId},
     limits::Limits,
     refusal::Refusal,
+    turns::Offer,
     validate::validate,
     view::{ReadError, View},
 };
@@ -58,12 +59,13 @@ impl Accepted {
 pub fn admit<V: View>(
     view: &V,
     submission: &Submission,
+    offer: Offer,
     limits: &Limits,
 ) -> Result<Decision, ReadError<V::Error>> {
     if let Err(refusal) = validate(submission, &limits.capped()) {
         return Ok(Decision::Refused(refusal));
     }
-    Ok(match decide(view, submission)? {
+    Ok(match decide(view, submission, offer)? {
         Verdict::Known(decision) => decision,
         Verdict::New(new) => Decision::Accepted(new.accepted(&submission.into())),
     })
@@ -73,14 +75,15 @@ pub fn admit<V: View>(
 pub fn apply<V: View>(
     view: &V,
     submission: &Submission,
+    offer: Offer,
 ) -> Result<(Decision, Option<Change>), ReadError<V::Error>> {
     if let Err(refusal) = validate(submission, &Limits::REPLICATED) {
         return Ok((Decision::Refused(refusal), None));
     }
-    match decide(view, submission)? {
+    match decide(view, submission, offer)? {
         Verdict::Known(decision) => Ok((decision, None)),
         Verdict::New(new) => {
-            let change = new.change(view, &submission.into())?;
+            let change = new.change(view, &Made { offer, ..submission.into() })?;
             Ok((Decision::Accepted(Accepted::from_record(change.seq, &change.record)), Some(change)))
         }
     }

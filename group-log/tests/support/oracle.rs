@@ -132,7 +132,7 @@ impl Oracle {
     fn past_epochs(&self) -> u64 {
         let policies = self.accepted.iter().filter_map(|old| match &old.content {
             Content::Create(create) => Some(create.policy),
-            Content::PolicyChange { policy } => Some(*policy),
+            Content::PolicyChange { policy, .. } => Some(*policy),
             _ => None,
         });
         policies.last().unwrap().past_epochs.into()

@@ -53,7 +53,7 @@ pub(crate) fn apply(work: &mut BranchWork<'_>, followed: &Followed, me: &ClientI
         Item::Content(content @ (Content::Proposal { message } | Content::Application { message })) => {
             said(work, entry, content, message, me)?;
         }
-        Item::Content(Content::PolicyChange { policy }) => policy_changed(work, *policy),
+        Item::Content(Content::PolicyChange { policy, turns: _ }) => policy_changed(work, *policy),
         Item::Content(Content::Close) => {
             work.forget_state(Status::Closed)?;
             work.events.push(EventKind::Closed);
@@ -349,6 +349,7 @@ fn go_back(work: &mut BranchWork<'_>, seq: u64) -> Result<(), Error> {
 }
 
 fn policy_changed(work: &mut BranchWork<'_>, policy: Policy) {
-    work.record.set_policy(policy);
-    work.events.push(EventKind::PolicyChanged { past_epochs: policy.past_epochs });
+    // Groups that may be split take no turns.
+    work.record.set_policy(policy, None);
+    work.events.push(EventKind::PolicyChanged { past_epochs: policy.past_epochs, turn_ms: None });
 }

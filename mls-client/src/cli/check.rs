@@ -61,6 +61,7 @@ fn again(entries: &[Entry], entry: &Entry) -> anyhow::Result<SubmitRequest> {
             group_info: commit.group_info,
             recipients: commit.recipients,
             parent_state_id: parent.state_id.clone(),
+            members_only: false,
         }),
         _ => bail!("expected entry {} to be the commit, got something else", entry.seq),
     }

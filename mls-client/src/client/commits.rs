@@ -69,7 +69,9 @@ impl Client {
         if self.has_branches(group) {
             return self.pursue_on_branches(group, intent).await;
         }
-        self.pursue(group, intent).await
+        let committed = self.pursue(group, intent).await?;
+        self.renew_turns(group).await?;
+        Ok(committed)
     }
 
     /// Goes on with a commit of this client that is pending, if one is: learns what became of it, and builds it again if it lost. In a
@@ -78,7 +80,11 @@ impl Client {
         let turns = self.turns(group);
         let _turn = turns.commit.lock().await;
         self.pursue_pending(group).await?;
-        if self.has_branches(group) { self.repair_in_turn(group).await } else { Ok(()) }
+        if self.has_branches(group) {
+            self.repair_in_turn(group).await
+        } else {
+            self.renew_turns(group).await
+        }
     }
 
     pub(super) async fn pursue_pending(&self, group: &GroupId) -> Result<(), Error> {

@@ -1,10 +1,12 @@
 //! Reading a group's log from the cursor on, and applying it.
 
+use std::time::Duration;
+
 use concordat_proto::{
     gateway::v1::{CloseGroupRequest, ReadEntriesRequest, SetPolicyRequest},
-    log::v1::Reason,
+    log::v1::{self as pb, Reason},
 };
-use group_log::{ChainError, Entry, GroupId, Policy};
+use group_log::{ChainError, ClientId, Entry, GroupId, Policy, Turns};
 
 use super::Client;
 use crate::{
@@ -36,11 +38,48 @@ impl Client {
         self.catch_up(group, accepted.seq).await
     }
 
-    /// Changes a group's policy.
+    /// Changes a group's policy. Whether its members take turns stays as it is.
     pub async fn set_policy(&self, group: &GroupId, policy: Policy) -> Result<(), Error> {
+        self.sync(group).await?;
+        let turns = self.record(group)?.turns()?;
+        self.submit_policy(group, policy, turns).await
+    }
+
+    /// From now on the members of a group commit in turn, each for `turn` at most (10 ms to a day); nothing: anybody at any time.
+    /// Adding and removing members needs no turn, and whoever does that with this library writes the new order into the log.
+    pub async fn take_turns(&self, group: &GroupId, turn: Option<Duration>) -> Result<(), Error> {
         let view = self.sync(group).await?;
-        let request =
-            SetPolicyRequest { group_id: group.to_bytes(), epoch: view.epoch, policy: Some(policy.into()) };
+        let turns = match turn {
+            None => None,
+            Some(turn) => {
+                let order = view.members.into_iter().map(ClientId::new).collect::<Result<_, _>>()?;
+                let turn_ms = u32::try_from(turn.as_millis()).unwrap_or(u32::MAX);
+                Some(Turns { turn_ms, order })
+            }
+        };
+        self.submit_policy(group, view.policy, turns).await
+    }
+
+    /// Puts the members of now into the order, if the group takes turns and others stand there.
+    pub(super) async fn renew_turns(&self, group: &GroupId) -> Result<(), Error> {
+        let Some(turns) = self.record(group)?.turns()? else { return Ok(()) };
+        let mut listed: Vec<&[u8]> = turns.order.iter().map(ClientId::as_bytes).collect();
+        listed.sort_unstable();
+        if listed == self.group(group)?.members {
+            return Ok(());
+        }
+        self.take_turns(group, Some(Duration::from_millis(turns.turn_ms.into()))).await
+    }
+
+    async fn submit_policy(
+        &self,
+        group: &GroupId,
+        policy: Policy,
+        turns: Option<Turns>,
+    ) -> Result<(), Error> {
+        let epoch = self.record(group)?.epoch;
+        let policy = pb::Policy { turns: turns.map(Into::into), ..policy.into() };
+        let request = SetPolicyRequest { group_id: group.to_bytes(), epoch, policy: Some(policy) };
         let accepted = self.persist(|| self.transport().set_policy(request.clone())).await?;
         self.catch_up(group, accepted.seq).await
     }

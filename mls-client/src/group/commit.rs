@@ -4,7 +4,7 @@ use group_log::{StateId, hash};
 use openmls::prelude::tls_codec::Deserialize;
 use openmls::prelude::{
     KeyPackage, KeyPackageIn, MlsGroup, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, Proposal,
-    ProtocolVersion, QueuedProposal, Sender,
+    ProtocolVersion, QueuedProposal, Sender, StagedCommit,
 };
 use openmls_traits::{OpenMlsProvider, crypto::OpenMlsCrypto};
 
@@ -71,6 +71,7 @@ pub(crate) fn build(work: &mut GroupWork, intent: &Intent, me: &Identity) -> Res
         .stage_commit(provider)
         .map_err(|e| failed(&e))?;
     let (commit, welcome, group_info) = bundle.into_messages();
+    let members_only = mls.pending_commit().is_some_and(changes_members_only);
 
     let message = encode(&commit)?;
     let state = hash::commit_state_id(&parent, &message);
@@ -79,6 +80,7 @@ pub(crate) fn build(work: &mut GroupWork, intent: &Intent, me: &Identity) -> Res
     pending.welcome = welcome.as_ref().map(encode).transpose()?.unwrap_or_default();
     pending.group_info = group_info.as_ref().map(encode).transpose()?.unwrap_or_default();
     pending.recipients = recipients;
+    pending.members_only = members_only;
     work.record.pending = Some(pending);
     Ok(Some(state))
 }
@@ -88,6 +90,15 @@ pub(crate) fn is_to_be_removed(mls: &MlsGroup) -> bool {
     let own = mls.own_leaf_index();
     mls.pending_proposals()
         .any(|proposal| matches!(proposal.proposal(), Proposal::Remove(r) if r.removed() == own))
+}
+
+/// The commit adds or removes members, and does nothing else that would have to wait for a turn.
+fn changes_members_only(commit: &StagedCommit) -> bool {
+    let mut proposals = commit.queued_proposals().peekable();
+    proposals.peek().is_some()
+        && proposals.all(|queued| {
+            matches!(queued.proposal(), Proposal::Add(_) | Proposal::Remove(_) | Proposal::SelfRemove)
+        })
 }
 
 /// Proposals of members are committed; those of outsiders are not.

@@ -1,6 +1,6 @@
 //! Following the log: what to do with the next entry in the state that is held. Entries are applied strictly in order, each once.
 
-use group_log::{ChainError, ChainVerifier, ClientId, Commit, Content, Entry, Policy};
+use group_log::{ChainError, ChainVerifier, ClientId, Commit, Content, Entry, Policy, Turns};
 use openmls::prelude::tls_codec::Deserialize;
 use openmls::{
     group::PastEpochDeletionPolicy,
@@ -40,7 +40,7 @@ pub(crate) fn apply(work: &mut GroupWork, entry: &Entry, me: &ClientId) -> Resul
         }
         Content::Proposal { message } => proposed(work, entry, message, me)?,
         Content::Application { message } => said(work, entry, message, me),
-        Content::PolicyChange { policy } => policy_changed(work, *policy)?,
+        Content::PolicyChange { policy, turns } => policy_changed(work, *policy, turns.as_ref())?,
         Content::Close => {
             work.forget_state(Status::Closed);
             work.events.push(EventKind::Closed);
@@ -284,8 +284,8 @@ fn decrypt(work: &mut GroupWork, message: &[u8]) -> Result<Option<Said>, String>
     }
 }
 
-fn policy_changed(work: &mut GroupWork, policy: Policy) -> Result<(), Error> {
-    work.record.set_policy(policy);
+fn policy_changed(work: &mut GroupWork, policy: Policy, turns: Option<&Turns>) -> Result<(), Error> {
+    work.record.set_policy(policy, turns);
     if let Some(mls) = work.mls.as_mut() {
         mls.set_past_epoch_deletion_policy(
             &work.provider,
@@ -293,6 +293,7 @@ fn policy_changed(work: &mut GroupWork, policy: Policy) -> Result<(), Error> {
         )
         .map_err(|e| Error::mls("changing the policy", e))?;
     }
-    work.events.push(EventKind::PolicyChanged { past_epochs: policy.past_epochs });
+    let turn_ms = turns.map(|turns| turns.turn_ms);
+    work.events.push(EventKind::PolicyChanged { past_epochs: policy.past_epochs, turn_ms });
     Ok(())
 }

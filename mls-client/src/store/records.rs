@@ -1,10 +1,10 @@
 //! What the file remembers of a group beside its secrets.
 
-use group_log::{ChainHash, GroupId, GroupKind, Policy, StateId};
+use group_log::{ChainHash, ClientId, GroupId, GroupKind, IdLengthError, Policy, StateId, Turns};
 use serde::{Deserialize, Serialize};
 
 use super::{ForkRecord, hexed};
-use crate::group::Intent;
+use crate::group::{Intent, MemberId};
 
 /// A group of this client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct GroupRecord {
     kind: u8,
     /// [`Policy::past_epochs`].
     past_epochs: u32,
+    /// In which order members commit, if they take turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    turns: Option<TurnsRecord>,
     /// Number of the last entry that was applied.
     pub seq: u64,
     #[serde(with = "hexed")]
@@ -38,6 +41,13 @@ pub struct GroupRecord {
     /// DeMLS groups: where this client stands among branches, and what it owes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork: Option<ForkRecord>,
+}
+
+/// [`Turns`], as far as the client has seen them in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct TurnsRecord {
+    turn_ms: u32,
+    order: Vec<MemberId>,
 }
 
 /// Whether the client takes part in a group.
@@ -95,6 +105,9 @@ pub struct Pending {
     pub group_info: Vec<u8>,
     /// Whom the Welcome is for.
     pub recipients: Vec<Recipient>,
+    /// It adds or removes members and does nothing else.
+    #[serde(default)]
+    pub members_only: bool,
     /// The epoch that it ends; for a create, the one that it begins.
     pub epoch: u64,
     #[serde(with = "hexed")]
@@ -185,6 +198,7 @@ impl Pending {
             welcome: Vec::new(),
             group_info: Vec::new(),
             recipients: Vec::new(),
+            members_only: false,
             epoch,
             parent: parent.0,
             state_id: state.0,
@@ -217,6 +231,7 @@ impl GroupRecord {
             status,
             kind: kind.tag(),
             past_epochs: policy.past_epochs,
+            turns: None,
             seq: 0,
             chain: [0; 32],
             epoch: 0,
@@ -244,8 +259,19 @@ impl GroupRecord {
         Policy { past_epochs: self.past_epochs }
     }
 
-    pub(crate) fn set_policy(&mut self, policy: Policy) {
+    pub(crate) fn set_policy(&mut self, policy: Policy, turns: Option<&Turns>) {
         self.past_epochs = policy.past_epochs;
+        self.turns = turns.map(|turns| TurnsRecord {
+            turn_ms: turns.turn_ms,
+            order: turns.order.iter().map(|client| MemberId(client.as_bytes().to_vec())).collect(),
+        });
+    }
+
+    /// In which order members commit, if they take turns. Unknown to a member that joined after the order was set.
+    pub fn turns(&self) -> Result<Option<Turns>, IdLengthError> {
+        let Some(TurnsRecord { turn_ms, order }) = &self.turns else { return Ok(None) };
+        let order = order.iter().map(|client| ClientId::new(client.0.clone()));
+        Ok(Some(Turns { turn_ms: *turn_ms, order: order.collect::<Result<_, _>>()? }))
     }
 
     /// Chain hash of the last entry that was applied.

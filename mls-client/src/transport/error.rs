@@ -48,7 +48,13 @@ impl CallError {
     /// Whether the same call again may succeed without anybody doing anything else.
     pub fn is_temporary(&self) -> bool {
         match self.reason {
-            Some(Reason::NoQuorum | Reason::OutcomeUnknown | Reason::Overloaded | Reason::Quota) => true,
+            Some(
+                Reason::NoQuorum
+                | Reason::OutcomeUnknown
+                | Reason::Overloaded
+                | Reason::Quota
+                | Reason::NotYourTurn,
+            ) => true,
             // Whoever refused knows of something newer, or this gateway lags behind.
             Some(Reason::EpochAhead | Reason::CursorAhead | Reason::GroupInfoBehind) => true,
             Some(_) => self.retry_after.is_some(),

@@ -15,7 +15,7 @@ use concordat_proto::{
     log::v1::{self as pb, Reason},
 };
 use group_log::{
-    ClientId, Commit, Content, Create, Cursor, Decision, Entry, GroupId, MemoryLog, Submission,
+    ClientId, Commit, Content, Create, Cursor, Decision, Entry, GroupId, MemoryLog, Offer, Submission,
     WelcomeRecipient,
 };
 use mls_client::CallError;
@@ -43,6 +43,7 @@ struct State {
     claims: HashMap<(ClientId, Bytes), pb::KeyPackage>,
     inboxes: HashMap<ClientId, Vec<pb::PendingWelcome>>,
     positions: u64,
+    now_ms: u64,
 }
 
 fn refused(refused: pb::Refused) -> CallError {
@@ -67,6 +68,11 @@ impl FakeGateway {
     /// The whole log of a group.
     pub(crate) fn log(&self, group: &GroupId) -> Vec<Entry> {
         self.lock().groups.get(group).map(|log| log.entries(1, usize::MAX).collect()).unwrap_or_default()
+    }
+
+    /// Time passes, for groups that take turns.
+    pub(crate) fn wait(&self, ms: u64) {
+        self.lock().now_ms += ms;
     }
 
     /// Puts an entry into a group's log that no honest client would make.
@@ -127,13 +133,14 @@ impl FakeGateway {
             ContentType::Application => Content::Application { message: request.message },
         };
         let parent = &request.parent_state_id;
-        self.apply(&Submission {
+        let submission = Submission {
             group_id: GroupId::new(message.group_id().as_slice().to_vec()).unwrap(),
             author: author.clone(),
             epoch: message.epoch().as_u64(),
             parent_state_id: (!parent.is_empty()).then(|| group_log::StateId::from_slice(parent).unwrap()),
             content,
-        })
+        };
+        self.apply_as(&submission, request.members_only)
     }
 
     /// Close and policy changes.
@@ -154,11 +161,15 @@ impl FakeGateway {
     }
 
     fn apply(&self, submission: &Submission) -> Answer<Outcome> {
+        self.apply_as(submission, false)
+    }
+
+    fn apply_as(&self, submission: &Submission, members_only: bool) -> Answer<Outcome> {
         let mut state = self.lock();
-        let State { groups, inboxes, positions, .. } = &mut *state;
+        let State { groups, inboxes, positions, now_ms, .. } = &mut *state;
         let log = groups.entry(submission.group_id.clone()).or_default();
         let before = log.current().map_or(0, |head| head.seq);
-        let decision = log.apply(submission);
+        let decision = log.apply_offer(submission, Offer { at_ms: *now_ms, members_only });
         let outcome = match decision {
             Decision::Accepted(accepted) => Outcome::Accepted(accepted.into()),
             Decision::Superseded { winner_seq } => {

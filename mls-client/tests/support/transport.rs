@@ -145,7 +145,9 @@ impl Transport for FakeTransport {
     }
 
     fn set_policy(&self, request: SetPolicyRequest) -> Call<'_, Accepted> {
-        let content = Content::PolicyChange { policy: request.policy.unwrap_or_default().into() };
+        let policy = request.policy.unwrap_or_default();
+        let turns = policy.turns.clone().map(|turns| turns.try_into().unwrap());
+        let content = Content::PolicyChange { policy: policy.into(), turns };
         self.call(move |gateway, client| gateway.control(client, &request.group_id, request.epoch, content))
     }
 

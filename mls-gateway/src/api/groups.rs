@@ -139,6 +139,7 @@ pub(super) fn submission(
         parent_state_id: Bytes::new(),
         content: Some(log::Content { content: Some(content) }),
         facts: None,
+        members_only: false,
     }
 }
 

@@ -131,7 +131,7 @@ impl Api {
 
     async fn submit_in_turn(
         &self,
-        parsed: Parsed,
+        mut parsed: Parsed,
         turn: Option<Turn>,
     ) -> Result<SubmitResponse, GatewayError> {
         // First of all, so that a flood costs no more than being read.
@@ -149,6 +149,7 @@ impl Api {
         // Before validation, which reads from a quorum, too.
         self.available(&group_id).await?;
         let ticket = self.validate(&parsed).await?;
+        parsed.submission.members_only |= ticket.as_ref().is_some_and(Ticket::changes_members_only);
         let ordering = self.order(parsed.submission, &group_id);
         tokio::pin!(ordering);
         // Polled once before the next in turn may start: by then this one is in the queue to its leader, if that is known.
@@ -188,7 +189,8 @@ impl Api {
 }
 
 fn parse(author: ClientId, request: SubmitRequest) -> Result<Parsed, GatewayError> {
-    let SubmitRequest { message: bytes, welcome, group_info, recipients, parent_state_id } = request;
+    let SubmitRequest { message: bytes, welcome, group_info, recipients, parent_state_id, members_only } =
+        request;
     if !matches!(parent_state_id.len(), 0 | 32) {
         return Err(GatewayError::bad_field("parent_state_id", "32 bytes or empty", parent_state_id.len()));
     }
@@ -235,6 +237,8 @@ fn parse(author: ClientId, request: SubmitRequest) -> Result<Parsed, GatewayErro
     };
     let submission = GroupSubmission {
         parent_state_id,
+        // A public commit speaks for itself once it is validated.
+        members_only: members_only && message.kind == MessageKind::Commit && message.public.is_none(),
         ..submission(&message.group_id, author.clone(), message.epoch, content)
     };
     Ok(Parsed { message, group_info: parsed_info, welcome: welcome_refs, submission, author })

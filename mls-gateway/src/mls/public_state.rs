@@ -195,6 +195,19 @@ impl Staged {
         }
     }
 
+    /// It adds or removes members, or brings in the one who made it, and does nothing else. The new keys of the committer's path
+    /// (RFC 9420 section 12.4) do not count.
+    pub fn changes_members_only(&self) -> bool {
+        let mut proposals = self.commit.queued_proposals().peekable();
+        let any = proposals.peek().is_some() || self.is_external;
+        any && proposals.all(|queued| {
+            matches!(
+                queued.proposal(),
+                Proposal::Add(_) | Proposal::Remove(_) | Proposal::SelfRemove | Proposal::ExternalInit(_)
+            )
+        })
+    }
+
     /// Checks that a GroupInfo describes exactly the state after this commit and was signed by the committer, so that nobody joins
     /// or rebuilds from anything else.
     pub fn check_group_info(

@@ -59,6 +59,16 @@ pub struct Ticket {
     checked: Checked,
 }
 
+impl Ticket {
+    /// It is a commit that adds or removes members and does nothing else.
+    pub fn changes_members_only(&self) -> bool {
+        match &self.checked {
+            Checked::Commit(staged) => staged.changes_members_only(),
+            Checked::Proposal(_) => false,
+        }
+    }
+}
+
 /// The public states of many groups, bounded, the least recently used forgotten first.
 pub struct Validator {
     crypto: Arc<RustCrypto>,

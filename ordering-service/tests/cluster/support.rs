@@ -234,6 +234,7 @@ fn group_command(name: &str, epoch: u64, content: Kind) -> Bytes {
         parent_state_id: Bytes::new(),
         facts: None,
         content: Some(Content { content: Some(content) }),
+        members_only: false,
     }))
 }
 

@@ -99,6 +99,7 @@ fn group_command(group: &str, epoch: u64, content: Kind) -> Bytes {
         parent_state_id: Bytes::new(),
         facts: None,
         content: Some(Content { content: Some(content) }),
+        members_only: false,
     };
     Command { command: Some(command::Command::Group(submission)) }.encode_to_vec().into()
 }

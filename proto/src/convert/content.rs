@@ -1,6 +1,6 @@
 //! What submissions and entries carry.
 
-use group_log::{Commit, Content, Create, GroupKind, KeyPackageRef, Policy, WelcomeRecipient};
+use group_log::{Commit, Content, Create, GroupKind, KeyPackageRef, Policy, Turns, WelcomeRecipient};
 
 use super::{WireError, client_id, length};
 use crate::log::v1 as wire;
@@ -37,14 +37,30 @@ pub(super) fn group_kind(field: &'static str, kind: i32) -> Result<GroupKind, Wi
 
 impl From<Policy> for wire::Policy {
     fn from(policy: Policy) -> Self {
-        wire::Policy { past_epochs: Some(policy.past_epochs) }
+        wire::Policy { past_epochs: Some(policy.past_epochs), turns: None }
     }
 }
 
-/// An absent value takes its default. Bounds are checked by the rules, which refuse with the limits.
+/// An absent value takes its default; turns are read apart. Bounds are checked by the rules, which refuse with the limits.
 impl From<wire::Policy> for Policy {
     fn from(policy: wire::Policy) -> Self {
         policy.past_epochs.map_or_else(Policy::default, |past_epochs| Policy { past_epochs })
+    }
+}
+
+impl From<Turns> for wire::Turns {
+    fn from(turns: Turns) -> Self {
+        let order = turns.order.iter().map(group_log::ClientId::to_bytes).collect();
+        wire::Turns { turn_ms: turns.turn_ms, order }
+    }
+}
+
+impl TryFrom<wire::Turns> for Turns {
+    type Error = WireError;
+
+    fn try_from(turns: wire::Turns) -> Result<Self, WireError> {
+        let order = turns.order.into_iter().map(|client| client_id("policy.turns.order", client));
+        Ok(Turns { turn_ms: turns.turn_ms, order: order.collect::<Result<_, _>>()? })
     }
 }
 
@@ -88,8 +104,9 @@ impl From<Content> for wire::Content {
                 Wire::Commit(wire::Commit { message, welcome, group_info, recipients })
             }
             Content::Application { message } => Wire::Application(wire::Application { message }),
-            Content::PolicyChange { policy } => {
-                Wire::PolicyChange(wire::PolicyChange { policy: Some(policy.into()) })
+            Content::PolicyChange { policy, turns } => {
+                let policy = wire::Policy { turns: turns.map(Into::into), ..policy.into() };
+                Wire::PolicyChange(wire::PolicyChange { policy: Some(policy) })
             }
             Content::Close => Wire::Close(wire::Close {}),
         };
@@ -104,6 +121,14 @@ impl TryFrom<wire::Content> for Content {
         use wire::content::Content as Wire;
         let one_of = "one of create, proposal, commit, application, policy_change and close";
         Ok(match content.content.ok_or(WireError::missing("content", one_of))? {
+            Wire::Create(create) if create.policy.as_ref().is_some_and(|policy| policy.turns.is_some()) => {
+                let expected = "absent: set turns once the group has members";
+                return Err(WireError {
+                    field: "content.create.policy.turns",
+                    expected,
+                    got: "turns".into(),
+                });
+            }
             Wire::Create(create) => Content::Create(Create {
                 kind: group_kind("content.create.kind", create.kind)?,
                 policy: create.policy.unwrap_or_default().into(),
@@ -118,7 +143,8 @@ impl TryFrom<wire::Content> for Content {
             Wire::PolicyChange(change) => {
                 let policy = change.policy;
                 let policy = policy.ok_or(WireError::missing("content.policy_change.policy", "a policy"))?;
-                Content::PolicyChange { policy: policy.into() }
+                let turns = policy.turns.clone().map(TryInto::try_into).transpose()?;
+                Content::PolicyChange { policy: policy.into(), turns }
             }
             Wire::Close(wire::Close {}) => Content::Close,
             Wire::Side(_) | Wire::Late(_) | Wire::Stable(_) => {

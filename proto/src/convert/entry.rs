@@ -1,6 +1,6 @@
 //! Submissions, entries, heads and decisions.
 
-use group_log::{Accepted, ClientId, Entry, EntryKind, Head, StateId, Submission};
+use group_log::{Accepted, ClientId, Entry, EntryKind, Head, StateId, Submission, Turn};
 
 use super::{
     WireError, branch::optional_author, chain_hash, client_id, group_id, optional_state_id, state_id,
@@ -16,6 +16,7 @@ impl From<Submission> for GroupSubmission {
             parent_state_id: submission.parent_state_id.as_ref().map(StateId::to_bytes).unwrap_or_default(),
             content: Some(submission.content.into()),
             facts: None,
+            members_only: false,
         }
     }
 }
@@ -66,6 +67,13 @@ impl TryFrom<wire::Entry> for Entry {
     }
 }
 
+impl From<Turn> for wire::Turn {
+    fn from(turn: Turn) -> Self {
+        let Turn { turn_ms, members, index, since_ms } = turn;
+        wire::Turn { turn_ms, members, index, since_ms }
+    }
+}
+
 impl From<&Head> for wire::Head {
     fn from(head: &Head) -> Self {
         wire::Head {
@@ -76,6 +84,7 @@ impl From<&Head> for wire::Head {
             seq: head.seq,
             chain_hash: head.chain.to_bytes(),
             closed: head.is_closed(),
+            turn: head.turn.map(Into::into),
         }
     }
 }

@@ -44,6 +44,10 @@ pub(super) fn reason_and_facts(refusal: &Refusal) -> (Reason, Vec<(&'static str,
         Refusal::WrongState { expected, got } => {
             (Reason::WrongState, facts(&[("expected", expected), ("got", got)]))
         }
+        Refusal::NotYourTurn { holder, left_ms, retry_after_ms } => (
+            Reason::NotYourTurn,
+            facts(&[("expected", holder), ("left_ms", left_ms), ("retry_after_ms", retry_after_ms)]),
+        ),
         Refusal::TooLarge { field, limit, got } => {
             (Reason::TooLarge, facts(&[("field", field), ("limit", limit), ("got", got)]))
         }

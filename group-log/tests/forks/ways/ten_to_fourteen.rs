@@ -174,7 +174,7 @@ fn way_13_a_group_is_what_it_was_created_as_and_is_not_governed_while_branches_c
     ];
     acts.iter().for_each(|act| world.step(*act).unwrap());
     let close = by_creator(Content::Close);
-    let policy = by_creator(Content::PolicyChange { policy: Default::default() });
+    let policy = by_creator(Content::PolicyChange { policy: Default::default(), turns: None });
     for command in [&close, &policy] {
         assert_eq!(world.clone().command(command.clone()).unwrap(), Answer::Retry);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use concordat_proto::{convert, log::v1 as pb, relay::v1::FetchLogResponse};
 use group_log::{
-    CommitRef, Content, EntryId, GroupId, Head, Record, StateId, View,
+    ClientId, CommitRef, Content, EntryId, GroupId, Head, Record, StateId, View,
     fork::{BranchEntry, Candidate, ForkChange, ForkState, ForkView, LeafId, LogEntry, Recorded, follow},
 };
 use prost::Message;
@@ -252,6 +252,11 @@ impl View for GroupRows {
         let number =
             row.try_into().map_err(|_| StoreError::damaged("recent entries", "a number is cut off"))?;
         Ok(Some(u64::from_be_bytes(number)))
+    }
+
+    fn turn_holder(&self, _: u32) -> Result<Option<ClientId>, StoreError> {
+        // Groups that may be split take no turns.
+        Ok(None)
     }
 
     fn record(&self, seq: u64) -> Result<Option<Record>, StoreError> {

@@ -234,6 +234,7 @@ fn request(bundle: CommitMessageBundle, recipients: Vec<WelcomeRecipient>) -> Su
         group_info: bytes(info),
         recipients,
         parent_state_id: Bytes::new(),
+        members_only: false,
     }
 }
 

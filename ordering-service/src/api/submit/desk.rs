@@ -152,7 +152,7 @@ impl Desk {
         if !is_commit(&group) {
             return Look::Propose(shard);
         }
-        match shard.reader().decided(&group) {
+        match shard.reader().decided(&group, self.node.clock.now_ms()) {
             Ok(Some(outcome)) => Look::decided(outcome),
             Ok(None) => {
                 let (group_id, epoch) = (group.group_id, group.epoch);

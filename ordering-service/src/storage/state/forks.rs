@@ -7,7 +7,7 @@ use concordat_proto::{
     ordering::v1::{command, outcome::Outcome},
 };
 use group_log::{
-    CommitRef, Content, Decision, EntryId, Head, Record, Submission, View,
+    ClientId, CommitRef, Content, Decision, EntryId, Head, Record, Submission, View,
     fork::{
         Answer, Appended, BranchEntry, Candidate, Command, ForkChange, ForkState, ForkView, LeafId, Payload,
         Recorded, apply,
@@ -183,6 +183,10 @@ impl View for ForkedGroup<'_, '_> {
 
     fn recent(&self, id: &EntryId) -> Result<Option<u64>, StorageError> {
         self.view.recent(id)
+    }
+
+    fn turn_holder(&self, index: u32) -> Result<Option<ClientId>, StorageError> {
+        self.view.turn_holder(index)
     }
 
     fn record(&self, seq: u64) -> Result<Option<Record>, StorageError> {

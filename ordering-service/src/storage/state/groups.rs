@@ -6,7 +6,8 @@ use concordat_proto::{
     ordering::v1::{GroupSubmission, outcome::Outcome},
 };
 use group_log::{
-    Change, CommitRef, Content, Decision, EntryId, GroupKind, Head, ReadError, Record, Submission, View,
+    Change, ClientId, CommitRef, Content, Decision, EntryId, GroupKind, Head, Offer, ReadError, Record,
+    Submission, View,
 };
 
 use super::{
@@ -27,6 +28,7 @@ pub(super) fn submit(
     origin: Origin,
 ) -> Result<(Outcome, bool), StorageError> {
     let facts = submission.facts.clone();
+    let offer = Offer { at_ms: origin.at_ms, members_only: submission.members_only };
     let submission = match Submission::try_from(submission) {
         Ok(submission) => submission,
         Err(error) => return Ok((Outcome::Refused(Refused::from(&error)), false)),
@@ -37,7 +39,8 @@ pub(super) fn submit(
         return forks::submit(batch, submission, facts.as_ref(), origin);
     }
     let view = GroupView { batch, group: &group, head };
-    let (decision, change) = group_log::apply(&view, &submission).map_err(|error| damaged(batch, error))?;
+    let (decision, change) =
+        group_log::apply(&view, &submission, offer).map_err(|error| damaged(batch, error))?;
     let referenced = change.is_some();
     if let Some(change) = change {
         store(batch, &group, change, Place::Submission { index: origin.index }, origin)?;
@@ -76,7 +79,7 @@ pub(super) fn store(
     place: Place,
     origin: Origin,
 ) -> Result<(), StorageError> {
-    let Change { head, seq, record, commit_ending, recent_put, recent_delete, welcomes } = change;
+    let Change { head, seq, record, commit_ending, recent_put, recent_delete, turn_order, welcomes } = change;
     if let Some((epoch, commit)) = commit_ending {
         batch.put(&RowKey::Commit { group, epoch }, commit.encode());
     }
@@ -85,6 +88,15 @@ pub(super) fn store(
     }
     if let Some(id) = recent_put {
         batch.put_number(&RowKey::Recent { group, id: id.as_bytes() }, seq);
+    }
+    if let Some(order) = turn_order {
+        let before = batch.head(group)?.and_then(|head| head.turn).map_or(0, |turn| turn.members);
+        for index in order.len() as u32..before {
+            batch.delete(&RowKey::Turn { group, index });
+        }
+        for (index, client) in (0..).zip(order) {
+            batch.put(&RowKey::Turn { group, index }, client.to_bytes());
+        }
     }
     if !welcomes.is_empty() {
         let row = WelcomeRow {
@@ -177,6 +189,14 @@ impl View for GroupView<'_, '_> {
 
     fn recent(&self, id: &EntryId) -> Result<Option<u64>, StorageError> {
         self.batch.get_number(&RowKey::Recent { group: self.group, id: id.as_bytes() }, "a recent entry")
+    }
+
+    fn turn_holder(&self, index: u32) -> Result<Option<ClientId>, StorageError> {
+        let decode = |row: Bytes| {
+            ClientId::new(row)
+                .map_err(|error| self.batch.rows.bad_row("a member in the order of turns", error))
+        };
+        self.batch.get(&RowKey::Turn { group: self.group, index })?.map(decode).transpose()
     }
 
     fn record(&self, seq: u64) -> Result<Option<Record>, StorageError> {

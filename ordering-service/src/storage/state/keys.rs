@@ -17,6 +17,7 @@
 //! | 17 | group, leaf | nothing: the leaf is a member at the head |
 //! | 18 | group, entry id | log index and position in the report that brought the entry |
 //! | 19 | group, seq | what the cluster itself wrote into the log |
+//! | 1a | group, place | the client at this place of the order in which members commit |
 //! | 20 | client, position | a Welcome that waits |
 //! | 21 | client | how many wait |
 //! | 30 | group | the shard it lives in |
@@ -50,6 +51,7 @@ const CANDIDATE: u8 = 0x16;
 const MEMBER: u8 = 0x17;
 const REPORTED: u8 = 0x18;
 const MARK: u8 = 0x19;
+const TURN: u8 = 0x1a;
 const WELCOME: u8 = 0x20;
 const INBOX: u8 = 0x21;
 const SHARD_OF: u8 = 0x30;
@@ -82,6 +84,7 @@ pub(crate) enum RowKey<'a> {
     Member { group: &'a [u8], leaf: &'a [u8; 32] },
     Reported { group: &'a [u8], id: &'a [u8; 32] },
     Mark { group: &'a [u8], seq: u64 },
+    Turn { group: &'a [u8], index: u32 },
     Welcome { client: &'a [u8], position: u64 },
     Inbox { client: &'a [u8] },
     ShardOf { group: &'a [u8] },
@@ -117,6 +120,7 @@ impl RowKey<'_> {
             RowKey::Member { group, leaf } => key(MEMBER).name(group).bytes(leaf),
             RowKey::Reported { group, id } => key(REPORTED).name(group).bytes(id),
             RowKey::Mark { group, seq } => key(MARK).name(group).int(seq),
+            RowKey::Turn { group, index } => key(TURN).name(group).int(index.into()),
             RowKey::Welcome { client, position } => key(WELCOME).name(client).int(position),
             RowKey::Inbox { client } => key(INBOX).name(client),
             RowKey::ShardOf { group } => key(SHARD_OF).name(group),
@@ -156,9 +160,9 @@ pub(crate) fn row_kind(key: &[u8]) -> Result<RowKind, DecodeError> {
         Some(&RECORD) => Ok(RowKind::Record),
         Some(&REPORT) => Ok(RowKind::Report),
         Some(
-            &(HEAD | COMMIT | RECENT | FORK | RECORDED | CANDIDATE | MEMBER | REPORTED | MARK | WELCOME
-            | INBOX | SHARD_OF | KEY_PACKAGES | KEY_PACKAGE | KEY_PACKAGE_REF | CLAIM | CLAIM_ORDER
-            | LAST_RESORT | OPEN | GROUP_OF | GATEWAY | OWED | NOTED),
+            &(HEAD | COMMIT | RECENT | FORK | RECORDED | CANDIDATE | MEMBER | REPORTED | MARK | TURN
+            | WELCOME | INBOX | SHARD_OF | KEY_PACKAGES | KEY_PACKAGE | KEY_PACKAGE_REF | CLAIM
+            | CLAIM_ORDER | LAST_RESORT | OPEN | GROUP_OF | GATEWAY | OWED | NOTED),
         ) => Ok(RowKind::Plain),
         Some(&got) => Err(DecodeError::Value { what: "row tag", got: got.into() }),
         None => Err(DecodeError::Short { what: "row tag", needed: 1, left: 0 }),
@@ -245,6 +249,7 @@ mod tests {
                 }
             }
             MARK => RowKey::Mark { group: take_name(&mut rest), seq: number() },
+            TURN => RowKey::Turn { group: take_name(&mut rest), index: number().try_into().unwrap() },
             OPEN => RowKey::Open { group: take_name(&mut rest) },
             GROUP_OF => {
                 let (gateway, mut rest) = rest.split_first_chunk().unwrap();

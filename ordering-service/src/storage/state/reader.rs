@@ -88,20 +88,24 @@ impl ShardReader {
     }
 
     /// What became of a commit for an epoch that has ended: decided for good, so no consensus is needed to say it. Nothing if its
-    /// epoch has not ended here.
-    pub fn decided(&self, commit: &GroupSubmission) -> Result<Option<Outcome>, StorageError> {
+    /// epoch has not ended here. In a group that takes turns also that it is another member's at `at_ms` (milliseconds since 1970),
+    /// which is no outcome.
+    pub fn decided(&self, commit: &GroupSubmission, at_ms: u64) -> Result<Option<Outcome>, StorageError> {
         let Some(head) = self.head(&commit.group_id)? else { return Ok(None) };
         let has_branches = head.kind == GroupKind::Demls;
         let has_ended = commit.epoch < head.epoch;
-        let is_known = has_ended || (has_branches && self.is_collecting(&commit.group_id)?);
+        let takes_turns = head.turn.is_some() && commit.epoch == head.epoch;
+        let is_known = has_ended || takes_turns || (has_branches && self.is_collecting(&commit.group_id)?);
         if !is_known {
             return Ok(None);
         }
         // The rules decide as they would when applying; what they would change is dropped.
         let mut batch = Batch::new(&self.state)?;
-        let origin = Origin { index: 0, at_ms: 0, wanted: true };
+        let origin = Origin { index: 0, at_ms, wanted: true };
         let (answer, _) = groups::submit(&mut batch, commit.clone(), origin)?;
-        let is_for_good = match answer {
+        let is_for_good = match &answer {
+            Answer::Refused(refused) if takes_turns => refused.reason() == log::Reason::NotYourTurn,
+            _ if takes_turns => false,
             Answer::Accepted(_) | Answer::Superseded(_) | Answer::OnSide(_) => true,
             // Not an outcome: it can be said without consensus.
             Answer::Reconciling(_) => true,

@@ -7,6 +7,7 @@ mod forks;
 mod groups;
 mod inbox;
 mod key_packages;
+mod turns;
 
 use std::{path::Path, sync::Arc};
 
@@ -154,6 +155,7 @@ fn submission(group: &str, epoch: u64, content: Kind) -> Bytes {
         parent_state_id: Bytes::new(),
         facts: None,
         content: Some(Content { content: Some(content) }),
+        members_only: false,
     }))
 }
 
@@ -189,7 +191,7 @@ fn proposal(group: &str, epoch: u64, text: &str) -> Bytes {
 }
 
 fn policy(group: &str, epoch: u64, past_epochs: u32) -> Bytes {
-    let policy = Some(Policy { past_epochs: Some(past_epochs) });
+    let policy = Some(Policy { past_epochs: Some(past_epochs), turns: None });
     submission(group, epoch, Kind::PolicyChange(PolicyChange { policy }))
 }
 
