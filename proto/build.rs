@@ -21,6 +21,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?).join("descriptors.bin");
     fs::write(out, prost::Message::encode_to_vec(&descriptors))?;
     // Message bytes are sliced out of the frame they came in, not copied.
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .codec_path("crate::codec::SizedCodec")
+        .compile_fds(descriptors)?;
     Ok(())
 }

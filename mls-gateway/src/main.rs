@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use mls_gateway::cli::Cli;
 
+/// Entries are allocated by one thread and freed by another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match Cli::parse().run().await {

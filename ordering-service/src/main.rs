@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use ordering_service::cli::{Cli, run};
 
+/// Entries are allocated by one thread and freed by another, with RocksDB's memory in between (it allocates here, too).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Cli::parse()).await {

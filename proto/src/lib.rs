@@ -1,7 +1,9 @@
 //! The wire formats of Concordat, generated from the `.proto` files beside this crate. Every field is documented there.
-//! Only [`convert`] is written by hand.
+//! Only [`convert`] and [`codec`] are written by hand.
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
+#[warn(missing_docs, clippy::all)]
+pub mod codec;
 #[warn(missing_docs, clippy::all)]
 pub mod convert;
 

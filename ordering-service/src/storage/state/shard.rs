@@ -151,8 +151,11 @@ impl ShardState {
         {
             let mut cache = self.heads.lock();
             for (group, head) in heads {
-                // A group id may be a slice of a large request: a copy of its own does not keep all of that alive.
-                cache.put(Bytes::copy_from_slice(&group), head);
+                match cache.get_mut(&group) {
+                    Some(cached) => *cached = head,
+                    // A group id may be a slice of a large request: a copy of its own does not keep all of that alive.
+                    None => drop(cache.put(Bytes::copy_from_slice(&group), head)),
+                }
             }
         }
         *self.position.lock() = position;
