@@ -108,6 +108,7 @@ impl Serve {
         };
         let mut parts = Parts::new(config.ordering, incoming, secured.nodes, Randomness::from_os());
         parts.admin = Some(admin);
+        parts.members_only = !secured.gatekeeper.is_open();
         parts.quotas = config.quotas;
         parts.authenticator = secured.authenticator;
         parts.demls = config.data_dir.map(|data_dir| DemlsParts {

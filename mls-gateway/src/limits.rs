@@ -230,6 +230,19 @@ pub const TOKEN_KEYS_MAX: usize = 64;
 /// Tokens that are remembered once they were checked.
 pub const TOKENS_REMEMBERED: usize = 65_536;
 
+/// Groups whose members are remembered.
+pub const ROSTERS_MAX: usize = 65_536;
+/// Members of all remembered groups together.
+pub const ROSTER_MEMBERS_MAX: usize = 2_000_000;
+/// Clients that are no members of a group, and how far they may read in it.
+pub const FAREWELLS_REMEMBERED: usize = 16_384;
+/// Entries that are read to find the members of a group that shows no ratchet tree.
+pub const ROSTER_LOG_ENTRIES_MAX: u64 = 1_000_000;
+/// Entries that are looked at to find the one that removed a client.
+pub const FAREWELL_ENTRIES_MAX: u64 = 4096;
+/// Bytes of GroupInfos that are kept while that entry is looked for.
+pub const FAREWELL_BYTES_MAX: usize = 32 * 1024 * 1024;
+
 /// Clients and groups whose quotas are remembered, each.
 pub const QUOTAS_REMEMBERED: usize = 65_536;
 /// What a client is told to wait that holds too many streams open.

@@ -23,6 +23,8 @@ const FOLLOW_SWITCHES: &str = "concordat_gateway_follow_switches_total";
 const LOG_MISMATCHES: &str = "concordat_gateway_log_mismatches_total";
 const TOKEN_KEYS_RELOADS: &str = "concordat_gateway_token_keys_reloads_total";
 const REFUSALS: &str = "concordat_gateway_access_refusals_total";
+const ROSTERS: &str = "concordat_gateway_rosters";
+const ROSTER_READS: &str = "concordat_gateway_roster_reads_total";
 const MODE: &str = "concordat_gateway_shard_mode";
 const MODE_CHANGES: &str = "concordat_gateway_mode_changes_total";
 const GROUPS_IN_MODE: &str = "concordat_gateway_groups";
@@ -63,6 +65,12 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         "Changed token keys that were read again, by result (published, refused)",
     ),
     (REFUSALS, Kind::Counter, "Calls refused, by why (unauthenticated, denied, not_a_member, quota)"),
+    (ROSTERS, Kind::Gauge, "Groups whose members are remembered"),
+    (
+        ROSTER_READS,
+        Kind::Counter,
+        "Times that a group's members were looked up in its log, by need (shown, confirmed)",
+    ),
     (MODE, Kind::Gauge, "Mode of a shard: 1 ordered, 2 suspect, 3 unavailable"),
     (MODE_CHANGES, Kind::Counter, "Changes of a shard's mode, by the mode entered"),
     (GROUPS_IN_MODE, Kind::Gauge, "DeMLS groups served, by mode"),
@@ -198,6 +206,14 @@ pub(crate) fn token_keys_reload(result: &'static str) {
 
 pub(crate) fn refusal(why: &'static str) {
     counter!(REFUSALS, "why" => why).increment(1);
+}
+
+pub(crate) fn rosters(count: usize) {
+    gauge!(ROSTERS).set(count as f64);
+}
+
+pub(crate) fn roster_read(need: &'static str) {
+    counter!(ROSTER_READS, "need" => need).increment(1);
 }
 
 pub(crate) fn mode(shard: u32, number: u8, name: &'static str) {

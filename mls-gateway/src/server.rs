@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 
 use crate::{
+    access::Access,
     api::Api,
     cluster::Cluster,
     demls::{
@@ -74,6 +75,8 @@ pub struct Parts {
     pub authenticator: Arc<dyn Authenticator>,
     /// What it serves DeMLS groups with, if it does.
     pub demls: Option<DemlsParts>,
+    /// Groups are for their members only. Off in development, where clients are who they say they are.
+    pub members_only: bool,
     /// What clients and groups may use.
     pub quotas: Quotas,
     /// The time of day.
@@ -121,6 +124,7 @@ impl Parts {
             rng,
             authenticator: Arc::new(TrustMetadata),
             demls: None,
+            members_only: false,
             quotas: Quotas::default(),
             clock: SystemClock::shared(),
         }
@@ -162,8 +166,12 @@ impl Gateway {
             }
             _ => None,
         };
+        let validator = Arc::new(Validator::new(Arc::clone(&cluster.reader) as _));
+        let access =
+            parts.members_only.then(|| Arc::new(Access::new(Arc::clone(&validator), Arc::clone(&fanout))));
         let api = Api {
-            validator: Arc::new(Validator::new(Arc::clone(&cluster.reader) as _)),
+            validator,
+            access,
             cluster,
             fanout,
             demls,

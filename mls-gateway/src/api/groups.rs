@@ -48,7 +48,9 @@ impl Api {
             facts = convert::facts_out(&first_members(info, &state)?);
             None
         } else {
-            self.validator.check_create(info).await?
+            let state = self.validator.check_create(info).await?;
+            self.may_create(&author, state.as_ref())?;
+            state
         };
         let shard = self.assign(&group_id).await?;
         self.cluster.locator.learn(group_id.clone(), shard);
@@ -71,6 +73,8 @@ impl Api {
     ) -> Result<CloseGroupResponse, GatewayError> {
         let group_id = group_id(request.group_id)?;
         self.meter.client(&author, 0)?;
+        self.available(&group_id).await?;
+        self.may_govern(&group_id, &author, request.epoch).await?;
         let _under_way = self.meter.group(&group_id, 0)?;
         let submission = submission(&group_id, author, request.epoch, Content::Close(log::Close {}));
         let accepted = self.order_plain(submission, &group_id).await?;
@@ -87,6 +91,8 @@ impl Api {
             request.policy.ok_or_else(|| GatewayError::bad_field("policy", "a policy", "nothing"))?;
         check_policy(&policy)?;
         self.meter.client(&author, 0)?;
+        self.available(&group_id).await?;
+        self.may_govern(&group_id, &author, request.epoch).await?;
         let _under_way = self.meter.group(&group_id, 0)?;
         let content = Content::PolicyChange(log::PolicyChange { policy: Some(policy) });
         let accepted =

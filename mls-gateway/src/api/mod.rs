@@ -4,6 +4,7 @@ mod branches;
 mod demls;
 mod groups;
 mod key_packages;
+mod members;
 mod read;
 mod submit;
 mod subscribe;
@@ -32,6 +33,7 @@ use tokio::time::sleep;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    access::Access,
     cluster::{Cluster, Final},
     demls::Registry,
     error::GatewayError,
@@ -51,6 +53,8 @@ pub struct Api {
     pub(crate) fanout: Arc<Fanout>,
     /// DeMLS groups, if this gateway serves any.
     pub(crate) demls: Option<Arc<Registry>>,
+    /// Who is a member of what; absent in development, where everybody may do everything.
+    pub(crate) access: Option<Arc<Access>>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) clock: SharedClock,
@@ -197,7 +201,7 @@ impl Gateway for Api {
         let group = group_id(request.get_ref().group_id.clone())?;
         let held =
             (self.meter.client_streams.hold(&who.client)?, self.meter.group_subscriptions.hold(&group)?);
-        let events = self.subscribe_group(request.into_inner()).await?;
+        let events = self.subscribe_group(who.client.clone(), request.into_inner()).await?;
         Ok(Response::new(self.while_proven(&who, Self::holding(events, held))))
     }
 
@@ -207,7 +211,7 @@ impl Gateway for Api {
     ) -> Result<Response<pb::ReadEntriesResponse>, Status> {
         let reader = self.client(&request)?;
         self.meter.read(&reader)?;
-        Ok(Response::new(self.read_page(request.into_inner()).await?))
+        Ok(Response::new(self.read_page(reader, request.into_inner()).await?))
     }
 
     async fn read_branch_entries(
@@ -242,7 +246,7 @@ impl Gateway for Api {
     ) -> Result<Response<pb::GetHeadResponse>, Status> {
         let reader = self.client(&request)?;
         self.meter.read(&reader)?;
-        Ok(Response::new(self.read_head(request.into_inner()).await?))
+        Ok(Response::new(self.read_head(reader, request.into_inner()).await?))
     }
 
     async fn get_group_info(
@@ -251,7 +255,7 @@ impl Gateway for Api {
     ) -> Result<Response<pb::GetGroupInfoResponse>, Status> {
         let reader = self.client(&request)?;
         self.meter.read(&reader)?;
-        Ok(Response::new(self.read_group_info(request.into_inner()).await?))
+        Ok(Response::new(self.read_group_info(reader, request.into_inner()).await?))
     }
 
     async fn close_group(

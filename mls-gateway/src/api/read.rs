@@ -9,11 +9,12 @@ use concordat_proto::{
     },
     log::v1::{CanonicalCursor, GroupKind},
 };
-use group_log::{ChainHash, Cursor, GroupId, check_cursor, fork::Mode};
+use group_log::{ChainHash, ClientId, Cursor, GroupId, check_cursor, fork::Mode};
 use tokio::time::timeout;
 
 use super::{Api, group_id, subscribe::canonical};
 use crate::{
+    access::rules::Leave,
     cluster::LogReader,
     demls::{Group, store::StoreError, subscription::for_client},
     error::GatewayError,
@@ -48,6 +49,7 @@ impl Api {
 
     pub(super) async fn read_page(
         &self,
+        reader: ClientId,
         request: ReadEntriesRequest,
     ) -> Result<ReadEntriesResponse, GatewayError> {
         let group_id = group_id(request.group_id)?;
@@ -63,6 +65,7 @@ impl Api {
         if request.linearizable {
             self.available(&group_id).await?;
         }
+        self.may_read(&group_id, &reader, 0, seq).await?;
         let cursor = CanonicalCursor::new(seq, chain);
         let page = match self.cluster.reader.page(&group_id, cursor.clone(), max, request.linearizable).await
         {
@@ -77,10 +80,20 @@ impl Api {
         }
         let chain = chain.or((seq == 0).then_some(ChainHash::START));
         verify_page(seq, chain, &page.entries)?;
-        Ok(ReadEntriesResponse { entries: page.entries, head: page.head })
+        let (mut entries, mut head) = (page.entries, page.head);
+        let epoch = head.as_ref().map_or(u64::MAX, |head| head.epoch);
+        if let (Leave::UpTo(until), _) = self.may_read(&group_id, &reader, epoch, seq).await? {
+            entries.retain(|entry| entry.seq <= until);
+            head = None;
+        }
+        Ok(ReadEntriesResponse { entries, head })
     }
 
-    pub(super) async fn read_head(&self, request: GetHeadRequest) -> Result<GetHeadResponse, GatewayError> {
+    pub(super) async fn read_head(
+        &self,
+        reader: ClientId,
+        request: GetHeadRequest,
+    ) -> Result<GetHeadResponse, GatewayError> {
         let group_id = group_id(request.group_id)?;
         if !request.linearizable
             && let Some(group) = self.copied(&group_id, false).await?
@@ -97,17 +110,20 @@ impl Api {
             }
             other => other,
         }?;
+        self.may_see(&group_id, &reader, answer.head.epoch).await?;
         Ok(GetHeadResponse { head: Some(answer.head) })
     }
 
     /// Linearizable, because an external commit made from anything but the head is made in vain.
     pub(super) async fn read_group_info(
         &self,
+        reader: ClientId,
         request: GetGroupInfoRequest,
     ) -> Result<GetGroupInfoResponse, GatewayError> {
         let group_id = group_id(request.group_id)?;
         self.available(&group_id).await?;
         let answer = self.cluster.reader.head(&group_id, true, true).await?;
+        self.may_see(&group_id, &reader, answer.head.epoch).await?;
         if answer.group_info.is_empty() || answer.group_info_epoch != answer.head.epoch {
             return Err(GatewayError::GroupInfoBehind {
                 head_epoch: answer.head.epoch,

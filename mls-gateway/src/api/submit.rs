@@ -137,7 +137,6 @@ impl Api {
         // First of all, so that a flood costs no more than being read.
         let bytes = parsed.submission.encoded_len();
         self.meter.client(&parsed.author, bytes)?;
-        let _under_way = self.meter.group(&parsed.message.group_id, bytes)?;
         if self.is_for_demls(&parsed).await? {
             return self.submit_demls(parsed, turn).await;
         }
@@ -148,8 +147,13 @@ impl Api {
         let group_id = parsed.message.group_id.clone();
         // Before validation, which reads from a quorum, too.
         self.available(&group_id).await?;
+        let leave = self.may_submit(&parsed).await?;
+        // After that, so that only members use up the group's quota.
+        let _under_way = self.meter.group(&group_id, bytes)?;
         let ticket = self.validate(&parsed).await?;
         parsed.submission.members_only |= ticket.as_ref().is_some_and(Ticket::changes_members_only);
+        let author = parsed.author;
+        self.is_own(&author, leave, ticket.as_ref())?;
         let ordering = self.order(parsed.submission, &group_id);
         tokio::pin!(ordering);
         // Polled once before the next in turn may start: by then this one is in the queue to its leader, if that is known.
@@ -158,9 +162,13 @@ impl Api {
         let outcome = match first {
             std::task::Poll::Ready(outcome) => outcome,
             std::task::Poll::Pending => ordering.await,
-        }?;
-        match outcome {
+        };
+        self.may_learn(&group_id, &author, leave, &outcome).await?;
+        match outcome? {
             Final::Accepted(accepted) => {
+                if let Some(access) = &self.access {
+                    access.advanced(&group_id, accepted.epoch);
+                }
                 if let Some(ticket) = ticket {
                     self.validator.accepted(ticket, &accepted).await;
                 }

@@ -8,12 +8,12 @@ use concordat_proto::{
     gateway::v1::{ModeChange, SubscribeRequest, SubscribeResponse, subscribe_response},
     log::v1 as log,
 };
-use group_log::{ChainHash, Cursor, CursorError, EntryId};
+use group_log::{ChainHash, ClientId, Cursor, CursorError, EntryId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Answers, Api, group_id};
+use super::{Answers, Api, group_id, members::Reader};
 use crate::{
     demls::subscription as demls,
     error::GatewayError,
@@ -26,6 +26,7 @@ type Events = mpsc::Sender<Result<SubscribeResponse, Status>>;
 impl Api {
     pub(super) async fn subscribe_group(
         &self,
+        client: ClientId,
         request: SubscribeRequest,
     ) -> Result<Answers<SubscribeResponse>, GatewayError> {
         let group_id = group_id(request.group_id)?;
@@ -42,8 +43,10 @@ impl Api {
             return Ok(Box::pin(ReceiverStream::new(told)));
         }
         let subscription = Subscription::open(&self.fanout, group_id, seq, chain).await?;
+        let (group_id, epoch) = (subscription.group_id(), subscription.epoch());
+        let reader = Reader::admit(self, group_id, client, epoch, seq).await?;
         let (events, told) = mpsc::channel(SUBSCRIBER_EVENTS_MAX);
-        tokio::spawn(self.clone().feed(subscription, events));
+        tokio::spawn(self.clone().feed(subscription, reader, seq, events));
         Ok(Box::pin(ReceiverStream::new(told)))
     }
 
@@ -68,20 +71,28 @@ impl Api {
         let _ = events.send(Err(error.into())).await;
     }
 
-    /// Passes on what the subscription tells, as fast as this one subscriber takes it.
-    async fn feed(self, mut subscription: Subscription, events: Events) {
+    /// Passes on what the subscription tells, as fast as this one subscriber takes it, from the entry `from` on.
+    async fn feed(self, mut subscription: Subscription, mut reader: Reader, from: u64, events: Events) {
+        let mut is_placed = false;
         let error = loop {
             let next = tokio::select! {
                 next = subscription.next() => next,
                 () = self.drain.begun() => Err(GatewayError::Stopping),
                 () = events.closed() => return,
             };
-            match next {
-                Ok(event) => {
-                    if pass_on(event, &events).await.is_err() {
-                        return;
-                    }
+            let event = match next {
+                Ok(event) => event,
+                Err(error) => break error,
+            };
+            if !is_placed && !matches!(event, Event::Mode(_)) {
+                if let Err(error) = reader.is_at(subscription.epoch(), from).await {
+                    break error;
                 }
+                is_placed = true;
+            }
+            match pass_on(event, &mut reader, &events).await {
+                Ok(true) => {}
+                Ok(false) => return,
                 Err(error) => break error,
             }
         };
@@ -101,18 +112,23 @@ fn known(ids: &[Bytes]) -> Result<BTreeSet<EntryId>, GatewayError> {
         .collect()
 }
 
-async fn pass_on(event: Event, events: &Events) -> Result<(), ()> {
+/// Passes on an event, as far as the reader may see it. False: the subscriber is gone.
+async fn pass_on(event: Event, reader: &mut Reader, events: &Events) -> Result<bool, GatewayError> {
     use subscribe_response::Event as Wire;
-    let send = async |event| events.send(Ok(SubscribeResponse { event: Some(event) })).await.map_err(|_| ());
+    let send = async |event| events.send(Ok(SubscribeResponse { event: Some(event) })).await.is_ok();
     match event {
         Event::Entries(entries) => {
             for entry in entries {
-                send(Wire::Entry(entry.as_ref().clone())).await?;
+                if !send(Wire::Entry(entry.as_ref().clone())).await {
+                    return Ok(false);
+                }
+                reader.has_read(&entry).await?;
             }
-            Ok(())
+            Ok(true)
         }
-        Event::CaughtUp(head) => send(Wire::CaughtUp(head)).await,
-        Event::Mode(mode) => send(Wire::ModeChange(ModeChange { mode: mode.into() })).await,
+        Event::CaughtUp(head) if reader.sees_all() => Ok(send(Wire::CaughtUp(head)).await),
+        Event::CaughtUp(_) => Ok(true),
+        Event::Mode(mode) => Ok(send(Wire::ModeChange(ModeChange { mode: mode.into() })).await),
     }
 }
 

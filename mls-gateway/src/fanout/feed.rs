@@ -147,6 +147,17 @@ impl Feed {
         }
     }
 
+    /// The epoch after the newest entry here.
+    pub(super) fn epoch(&self) -> u64 {
+        self.inner.lock().head.epoch
+    }
+
+    /// The same, while the group is followed and everything up to some head was delivered.
+    pub(super) fn live_epoch(&self) -> Option<u64> {
+        let inner = self.inner.lock();
+        (inner.live && inner.failed.is_none()).then_some(inner.head.epoch)
+    }
+
     /// Why the group cannot be followed, if it cannot.
     pub(super) fn failed(&self) -> Option<GatewayError> {
         self.inner.lock().failed.clone()

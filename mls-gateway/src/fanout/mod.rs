@@ -124,6 +124,15 @@ impl Fanout {
         }
     }
 
+    /// The epoch that a followed group is in; nothing if it is not followed here, or has not caught up. Whoever asks uses the group: it is
+    /// followed a while longer.
+    pub fn live_epoch(&self, group_id: &GroupId) -> Option<u64> {
+        let mut feeds = self.feeds.lock();
+        let followed = feeds.get_mut(group_id)?;
+        followed.idle_since = None;
+        followed.feed.live_epoch()
+    }
+
     /// Groups that are followed.
     pub fn followed_groups(&self) -> usize {
         self.feeds.lock().len()

@@ -61,6 +61,16 @@ impl Subscription {
         Ok(Self { group_id, cluster, feed, seq, chain, placed: false, caught_up: false, modes, told_mode })
     }
 
+    /// The group.
+    pub fn group_id(&self) -> &GroupId {
+        &self.group_id
+    }
+
+    /// The epoch that the group has reached here: nothing that was told so far is newer.
+    pub fn epoch(&self) -> u64 {
+        self.feed.feed.epoch()
+    }
+
     /// The next thing to tell. Waits until there is one. An error ends the subscription.
     pub async fn next(&mut self) -> Result<Event, GatewayError> {
         let mut changes = self.feed.feed.changes();

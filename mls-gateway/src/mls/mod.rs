@@ -6,12 +6,15 @@ mod no_storage;
 mod parse;
 mod public_state;
 mod replay;
+mod roster;
 mod validate;
 
 pub use key_package::{ParsedKeyPackage, key_package};
 pub use parse::{
-    GroupInfoIn, MessageIn, MessageKind, ParseError, Problem, check_recipients, group_info, message, welcome,
+    GroupInfoIn, MessageIn, MessageKind, ParseError, Problem, check_recipients, group_info, message, sender,
+    welcome,
 };
 pub use public_state::{Checked, CommitInvalid, Membership, PublicState, Staged};
 pub(crate) use replay::{after_commit, take_in_proposal};
+pub use roster::{Roster, changes_members, members_of};
 pub use validate::{Handshake, Ticket, Validator};

@@ -19,7 +19,7 @@ use openmls::{
     },
 };
 
-use crate::limits::DMLS_EPOCH_BYTES;
+use crate::{access::rules::Sender, limits::DMLS_EPOCH_BYTES};
 
 /// MLS 1.0 on the wire.
 const MLS10: u16 = 1;
@@ -192,6 +192,15 @@ pub struct MessageIn {
     pub public: Option<PublicMessageIn>,
     /// It is a DMLSMessage: an MLSMessage followed by `opaque dmls_epoch<V>`. What that claims decides nothing here.
     pub dmls: bool,
+}
+
+/// Who a public handshake says has made it.
+pub fn sender(message: &PublicMessageIn) -> Sender {
+    match message.sender() {
+        openmls::prelude::Sender::Member(_) => Sender::Member,
+        openmls::prelude::Sender::NewMemberCommit => Sender::NewMemberCommit,
+        _ => Sender::Outsider,
+    }
 }
 
 /// Reads a proposal, a commit or an application message, as an MLSMessage or a DMLSMessage.

@@ -116,6 +116,23 @@ impl PublicState {
         self.group.members().map(|member| member.index.u32())
     }
 
+    /// The identities in the leaves (RFC 9420 section 5.3). Those of credentials that are not basic are shown as they are encoded.
+    pub fn identities(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        self.group.members().map(|member| member.credential.serialized_content().to_vec())
+    }
+
+    /// The identity in the leaf that made a handshake which was checked here; nothing if no leaf did.
+    pub fn author(&self, message: &PublicMessageIn, checked: &Checked) -> Option<Vec<u8>> {
+        let credential = match (message.sender(), checked) {
+            (Sender::Member(index), _) => self.group.leaf(*index)?.credential(),
+            (Sender::NewMemberCommit, Checked::Commit(staged)) => {
+                staged.commit.update_path_leaf_node()?.credential()
+            }
+            _ => return None,
+        };
+        Some(credential.serialized_content().to_vec())
+    }
+
     /// What it counts for in the cache, in bytes.
     pub fn estimated_bytes(&self) -> usize {
         STATE_BYTES + self.leaves * LEAF_BYTES

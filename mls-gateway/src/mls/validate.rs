@@ -53,6 +53,8 @@ pub struct Handshake<'a> {
 
 /// What was validated, to be handed back when the cluster has accepted it. Dropped otherwise.
 pub struct Ticket {
+    /// The identity in the leaf that made it; nothing if no leaf did.
+    author: Option<Vec<u8>>,
     group_id: GroupId,
     epoch: u64,
     generation: u64,
@@ -67,6 +69,11 @@ impl Ticket {
             Checked::Proposal(_) => false,
         }
     }
+
+    /// The identity in the leaf that made the handshake; nothing if no leaf did (an external sender, or one that asks to be added).
+    pub fn author(&self) -> Option<&[u8]> {
+        self.author.as_deref()
+    }
 }
 
 /// The public states of many groups, bounded, the least recently used forgotten first.
@@ -78,21 +85,23 @@ pub struct Validator {
 
 /// What is known of one group.
 #[derive(Default)]
-struct Known {
-    position: Option<Position>,
+pub(super) struct Known {
+    pub(super) position: Option<Position>,
     /// Counts every change that is not a merge of one's own, so that a staged commit is never merged into another state.
     generation: u64,
 }
 
-struct Position {
+pub(super) struct Position {
     /// The last entry taken in.
-    seq: u64,
+    pub(super) seq: u64,
     /// The epoch after it.
-    epoch: u64,
+    pub(super) epoch: u64,
     /// Absent if the state cannot be followed from the outside.
-    state: Option<PublicState>,
+    pub(super) state: Option<PublicState>,
     /// The state was built from the GroupInfo of this epoch and has followed no commit.
     fresh: bool,
+    /// Nothing better can be had: since it was begun anew from the newest GroupInfo, there was no commit.
+    pub(super) anew: bool,
 }
 
 /// What has been done already for a handshake that does not validate.
@@ -114,15 +123,28 @@ impl Validator {
         &self.crypto
     }
 
+    pub(crate) fn log(&self) -> &dyn LogReader {
+        &*self.log
+    }
+
+    /// What is remembered of a group.
+    pub(super) fn slot(&self, group_id: &GroupId) -> Arc<tokio::sync::Mutex<Known>> {
+        self.cache.slot(group_id)
+    }
+
+    /// Accounts for what is remembered of a group now.
+    pub(super) fn settle(&self, group_id: &GroupId, known: &Known) {
+        let state = known.position.as_ref().and_then(|p| p.state.as_ref());
+        self.cache.account(group_id, state.map_or(0, PublicState::estimated_bytes));
+    }
+
     /// Validates a handshake. No ticket: there is nothing to validate it against, or it has lost its race already.
     pub async fn check(&self, handshake: Handshake<'_>) -> Result<Option<Ticket>, GatewayError> {
         let slot = self.cache.slot(handshake.group_id);
         let mut known = slot.lock().await;
         let result = self.check_known(&mut known, &handshake).await;
-        let bytes =
-            known.position.as_ref().and_then(|p| p.state.as_ref()).map_or(0, PublicState::estimated_bytes);
+        self.settle(handshake.group_id, &known);
         drop(known);
-        self.cache.account(handshake.group_id, bytes);
         metrics::validation(match &result {
             Ok((_, outcome)) => *outcome,
             Err(GatewayError::CommitInvalid(_) | GatewayError::Parse(_)) => Validation::Refused,
@@ -156,8 +178,9 @@ impl Validator {
             let Some(state) = &position.state else { return Ok((None, Validation::Unchecked)) };
             let error = match self.check_state(state, handshake) {
                 Ok(checked) => {
+                    let author = state.author(handshake.message, &checked);
                     let (group_id, epoch) = (group_id.clone(), position.epoch);
-                    let ticket = Ticket { group_id, epoch, generation: known.generation, checked };
+                    let ticket = Ticket { author, group_id, epoch, generation: known.generation, checked };
                     return Ok((Some(ticket), Validation::Passed));
                 }
                 Err(error) => error,
@@ -170,7 +193,7 @@ impl Validator {
                 }
                 Effort::CaughtUp if !position.fresh => {
                     metrics::validation_rebuild();
-                    self.rebuild(known, group_id).await?;
+                    self.rebuild(known, group_id, true).await?;
                     self.complete_proposals(known, group_id).await?;
                     Effort::Rebuilt
                 }
@@ -216,7 +239,7 @@ impl Validator {
                 known.generation += 1;
                 position.seq = accepted.seq;
                 position.epoch = accepted.epoch;
-                position.fresh = false;
+                (position.fresh, position.anew) = (false, false);
                 if state.merge(staged).is_err() {
                     position.state = None;
                 }
@@ -239,15 +262,20 @@ impl Validator {
         let mut known = slot.lock().await;
         // The same create again, long after: what is known is newer.
         if known.position.is_none() && accepted.epoch == state.epoch() {
-            known.position =
-                Some(Position { seq: accepted.seq, epoch: accepted.epoch, state: Some(state), fresh: true });
+            known.position = Some(Position {
+                seq: accepted.seq,
+                epoch: accepted.epoch,
+                state: Some(state),
+                fresh: true,
+                anew: true,
+            });
             known.generation += 1;
             drop(known);
             self.cache.account(group_id, bytes);
         }
     }
 
-    async fn build(
+    pub(super) async fn build(
         &self,
         info: GroupInfoIn,
     ) -> Result<Result<Option<PublicState>, ParseError>, GatewayError> {
@@ -260,18 +288,18 @@ impl Validator {
     }
 
     /// Follows the log to its end, or starts over if that is cheaper.
-    async fn catch_up(
+    pub(super) async fn catch_up(
         &self,
         known: &mut Known,
         group_id: &GroupId,
         linearizable: bool,
     ) -> Result<(), GatewayError> {
         let Some(from) = known.position.as_ref().map(|p| p.seq) else {
-            return self.rebuild(known, group_id).await;
+            return self.rebuild(known, group_id, linearizable).await;
         };
         let head = self.log.head(group_id, linearizable, false).await?.head;
         if head.seq.saturating_sub(from) > CATCH_UP_ENTRIES_MAX {
-            return self.rebuild(known, group_id).await;
+            return self.rebuild(known, group_id, true).await;
         }
         let mut newest_info = None;
         let mut after = from;
@@ -294,7 +322,7 @@ impl Validator {
             && let Ok(info) = parse::group_info(&bytes)
         {
             position.state = self.build(info).await?.unwrap_or(None);
-            position.fresh = true;
+            (position.fresh, position.anew) = (true, true);
             known.generation += 1;
         }
         Ok(())
@@ -314,7 +342,7 @@ impl Validator {
             Some(Content::Commit(commit)) => {
                 known.generation += 1;
                 position.epoch = entry.epoch + 1;
-                position.fresh = false;
+                (position.fresh, position.anew) = (false, false);
                 position.state =
                     position.state.take().and_then(|s| after_commit(&self.crypto, s, &commit.message));
                 if let Some(info) = group_info(entry) {
@@ -326,8 +354,13 @@ impl Validator {
     }
 
     /// Starts over from the newest GroupInfo.
-    async fn rebuild(&self, known: &mut Known, group_id: &GroupId) -> Result<(), GatewayError> {
-        let answer = self.log.head(group_id, true, true).await?;
+    pub(super) async fn rebuild(
+        &self,
+        known: &mut Known,
+        group_id: &GroupId,
+        linearizable: bool,
+    ) -> Result<(), GatewayError> {
+        let answer = self.log.head(group_id, linearizable, true).await?;
         let head = answer.head;
         known.generation += 1;
         known.position = None;
@@ -336,7 +369,7 @@ impl Validator {
             Err(_) => None,
         };
         let behind = answer.group_info_epoch < head.epoch;
-        let mut position = Position { seq: head.seq, epoch: head.epoch, state, fresh: !behind };
+        let mut position = Position { seq: head.seq, epoch: head.epoch, state, fresh: !behind, anew: true };
         if behind && let Some(state) = position.state.take() {
             // The last committers published no GroupInfo: go on from the one there is, through their commits.
             let entries = self.look_back(group_id, head.seq, answer.group_info_epoch).await?;
@@ -365,7 +398,7 @@ impl Validator {
     }
 
     /// The handshakes after the one that began `epoch`, up to the entry `last`; nothing if that is too far back.
-    async fn look_back(
+    pub(super) async fn look_back(
         &self,
         group_id: &GroupId,
         last: u64,

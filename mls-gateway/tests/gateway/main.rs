@@ -8,6 +8,7 @@ mod decoders;
 mod faults;
 mod groups;
 mod key_packages;
+mod members;
 mod quotas;
 mod server;
 mod subscribe;
