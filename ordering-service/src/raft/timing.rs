@@ -48,9 +48,9 @@ impl fmt::Display for Profile {
 pub struct Timing {
     /// A leader sends a heartbeat this often. At least 4/3 of the slowest round trip with its fsync.
     pub heartbeat: Duration,
-    /// A follower that hears nothing starts an election after a random time from here ...
+    /// A follower that hears nothing starts an election after a random time from here, the leader's lease included, ...
     pub election_min: Duration,
-    /// ... to here. Also the length of a leader's lease.
+    /// ... to here.
     pub election_max: Duration,
     /// Without proof of a quorum for this long, a node says that it has none.
     pub suspect_quorum_after: Duration,
@@ -75,13 +75,19 @@ impl Timing {
         self.suspect_quorum_after * 8
     }
 
+    /// How long a leader may count on its followers since they last heard of it: they vote for nobody else meanwhile. Half of the longest
+    /// election timeout, and longer than a heartbeat that is answered after the slowest round trip.
+    pub fn lease(&self) -> Duration {
+        self.election_max / 2
+    }
+
     /// The timings of a profile.
     pub fn of(profile: Profile) -> Self {
         // heartbeat, election min and max, suspect, probe, ping, append progress, peer request, submission, read; in ms.
         let ms = match profile {
-            Profile::Lan => [100, 300, 600, 250, 1_200, 50, 2_000, 300, 3_000, 2_000],
-            Profile::Region => [150, 500, 1_000, 400, 2_000, 75, 3_000, 500, 4_000, 3_000],
-            Profile::Wan => [400, 1_000, 1_500, 1_200, 3_000, 100, 6_000, 1_000, 6_000, 5_000],
+            Profile::Lan => [100, 600, 800, 250, 1_200, 50, 2_000, 300, 3_000, 2_000],
+            Profile::Region => [100, 650, 1_000, 400, 2_000, 75, 3_000, 500, 4_000, 3_000],
+            Profile::Wan => [300, 1_100, 1_500, 1_200, 3_000, 100, 6_000, 1_000, 6_000, 5_000],
         }
         .map(Duration::from_millis);
         let [heartbeat, election_min, election_max, suspect_quorum_after, quorum_loss_probe, ping, rest @ ..] =
@@ -132,8 +138,9 @@ pub fn raft_config(
     openraft::Config {
         cluster_name: "concordat".into(),
         heartbeat_interval: ms(timing.heartbeat),
-        election_timeout_min: ms(timing.election_min),
-        election_timeout_max: ms(timing.election_max),
+        // openraft lets a follower wait for the lease first, which is as long as its longest timeout, and then for a timeout.
+        election_timeout_min: ms(timing.election_min.saturating_sub(timing.lease())),
+        election_timeout_max: ms(timing.lease()),
         quorum_loss_probe_interval: Some(ms(timing.quorum_loss_probe)),
         enable_pre_vote: Some(true),
         // A leader's state machine may be behind its disk after a restart, so it has to be elected again.
@@ -162,6 +169,14 @@ mod tests {
             let timing = Timing::of(profile);
             raft_config(&timing, &Compaction::default()).expect("valid");
             assert!(timing.suspect_quorum_after > timing.heartbeat * 2);
+            let round_trip = Duration::from_millis(match profile {
+                Profile::Lan => 2,
+                Profile::Region => 30,
+                Profile::Wan => 200,
+            });
+            assert!(timing.heartbeat >= round_trip * 4 / 3, "heartbeats must be answered before the next");
+            assert!(timing.heartbeat + round_trip < timing.lease(), "an idle leader must keep its lease");
+            assert!(timing.election_min > timing.lease() + timing.heartbeat);
             assert!(timing.ping * 3 <= timing.suspect_quorum_after);
             assert_eq!(profile.to_string().parse(), Ok(profile));
         }
