@@ -233,8 +233,7 @@ async fn members_commit_in_turn_and_whoever_changes_the_members_renews_the_order
         .log(&group)
         .into_iter()
         .map(|entry| entry.content)
-        .filter(|content| matches!(content, Content::PolicyChange { .. }))
-        .next_back()
+        .rfind(|content| matches!(content, Content::PolicyChange { .. }))
     else {
         panic!("the order was not renewed")
     };
