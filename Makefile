@@ -18,7 +18,7 @@ help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ready ## Build, start three ordering nodes and two gateways, run real MLS groups through a leader's crash, prove the result
+demo: ready ## Real processes, real MLS groups: a leader's crash, then a network that splits in three and heals; prove the result
 	$(CARGO) build --release --locked -p ordering-service -p mls-gateway -p concordat-demo
 	$(TARGET_DIR)/release/concordat-demo $(ARGS)
 
@@ -34,9 +34,9 @@ demo-mesh: ready ## Start seven gateways without any cluster, whose links come a
 	$(TARGET_DIR)/release/concordat-demo-mesh $(ARGS)
 
 .PHONY: demo-netsplit
-demo-netsplit: ready ## Three sites; the network splits and heals; prove that DeMLS groups come together again
+demo-netsplit: ready ## Only the second act of the demo: three sites, whose network splits and heals
 	$(CARGO) build --release --locked -p ordering-service -p mls-gateway -p concordat-demo
-	$(TARGET_DIR)/release/concordat-demo --netsplit $(ARGS)
+	$(TARGET_DIR)/release/concordat-demo --act two $(ARGS)
 
 .PHONY: build
 build: ready ## Build everything, optimized

@@ -26,7 +26,7 @@ const DATA_SHARDS: u32 = 2;
 pub(crate) async fn run(args: &Args) -> anyhow::Result<bool> {
     let progress = Progress::new();
     let seed = args.seed.unwrap_or_else(|| rand::random::<u32>().into());
-    progress.done(&format!("seed {seed}"));
+    progress.done(&format!("act one: the leader crashes; seed {seed}"));
 
     progress.now("starting three ordering nodes and two gateways".into());
     let options =

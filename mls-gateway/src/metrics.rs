@@ -30,6 +30,7 @@ const MODE_CHANGES: &str = "concordat_gateway_mode_changes_total";
 const GROUPS_IN_MODE: &str = "concordat_gateway_groups";
 const GROUP_MODE_CHANGES: &str = "concordat_gateway_group_mode_changes_total";
 const OPEN_BRANCHES: &str = "concordat_gateway_open_branches";
+const RETAINED_STATES: &str = "concordat_gateway_retained_states";
 const FORKED_SECONDS: &str = "concordat_gateway_forked_seconds";
 const BRANCH_ENTRIES: &str = "concordat_gateway_branch_entries_total";
 const REPORTED: &str = "concordat_gateway_reported_entries_total";
@@ -79,6 +80,11 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         OPEN_BRANCHES,
         Kind::Gauge,
         "DeMLS groups that are not simply ordered: without a quorum, or with entries that the log lacks",
+    ),
+    (
+        RETAINED_STATES,
+        Kind::Gauge,
+        "States of DeMLS groups that are kept beside their heads: branches may depart from them until the log says Stable",
     ),
     (FORKED_SECONDS, Kind::Seconds, "How long a DeMLS group carried on without a quorum"),
     (
@@ -232,6 +238,11 @@ pub(crate) fn group_mode(from: Option<&'static str>, to: &'static str) {
 
 pub(crate) fn open_branches(groups: usize) {
     gauge!(OPEN_BRANCHES).set(groups as f64);
+}
+
+/// So many states more, or fewer.
+pub(crate) fn retained_states(change: f64) {
+    gauge!(RETAINED_STATES).increment(change);
 }
 
 pub(crate) fn forked_for(time: Duration) {

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use group_log::{ChainHash, Content, Entry, EntryKind, GroupId, StateId};
+use group_log::{ChainHash, Content, Entry, EntryId, EntryKind, GroupId, StateId};
 use parking_lot::Mutex;
 
 /// A moment of a run.
@@ -55,6 +55,40 @@ pub struct Call {
     pub end: Moment,
     /// The answer.
     pub answer: Answer,
+}
+
+/// What a submission to a group with branches was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// By the quorum: it is in the log.
+    Accepted {
+        /// Its number.
+        seq: u64,
+    },
+    /// It is on a branch.
+    Provisional,
+    /// Another commit ended its epoch.
+    Superseded,
+    /// It was on a branch that was put aside.
+    OnSide,
+    /// It can not be accepted here and now; elsewhere or later it may be.
+    Refused {
+        /// A name of `concordat.log.v1.Reason` without its prefix.
+        reason: String,
+    },
+    /// No answer.
+    Unknown,
+}
+
+/// One attempt to submit something to a group with branches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BranchCall {
+    /// The group.
+    pub group: GroupId,
+    /// What was submitted.
+    pub id: EntryId,
+    /// The answer.
+    pub told: Told,
 }
 
 /// What recognises a submission in a log.
@@ -130,6 +164,8 @@ pub struct Record {
     pub subscriptions: Vec<Subscription>,
     /// All linearizable reads.
     pub reads: Vec<HeadRead>,
+    /// All attempts to submit to groups with branches.
+    pub branch_calls: Vec<BranchCall>,
 }
 
 /// Records a run. Shared by all its clients.
@@ -153,6 +189,11 @@ impl History {
     /// Records an attempt.
     pub fn call(&self, call: Call) {
         self.record.lock().calls.push(call);
+    }
+
+    /// Records an attempt in a group with branches.
+    pub fn branch_call(&self, call: BranchCall) {
+        self.record.lock().branch_calls.push(call);
     }
 
     /// Records a subscription that has ended.

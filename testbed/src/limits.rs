@@ -34,3 +34,6 @@ pub const LINK_QUEUE_ENTRIES: usize = 1024;
 
 /// Findings of one kind that a check reports; more are only counted.
 pub const MAX_REPORTED_VIOLATIONS: usize = 5;
+
+/// How long gateways may take to bring everything that was on branches into the log, once there is a quorum again.
+pub const BRANCH_REST_DEADLINE: Duration = Duration::from_secs(60);

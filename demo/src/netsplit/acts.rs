@@ -11,7 +11,7 @@ use crate::world::Member;
 /// How long a member waits for an answer. What has none by then goes on in the background.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// How long the first commit on a branch may take: twice the longest election timeout, and some time for a busy machine.
+/// How long is waited for the first commit on a branch.
 const FORK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Says something.
@@ -58,7 +58,9 @@ pub(super) async fn remove(group: &Group, by: &Member, whom: &Member) {
 pub(super) async fn until_forked(group: &Group, by: &Member) -> Option<Duration> {
     let begun = Instant::now();
     while begun.elapsed() < FORK_DEADLINE {
-        if let Some(Committed::Provisional { .. }) = update(group, by).await {
+        // As long as it takes: what is given up and made again would take longer.
+        let answer = timeout(FORK_DEADLINE, by.client.update(&group.id)).await.ok();
+        if let Some(Committed::Provisional { .. }) = count(group, by, "update", answer) {
             return Some(begun.elapsed());
         }
         sleep(Duration::from_millis(20)).await;

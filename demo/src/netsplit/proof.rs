@@ -16,9 +16,14 @@ pub(super) struct Proof {
     pub(super) members: usize,
     pub(super) epoch: u64,
     pub(super) authenticator: String,
+    /// Commits that a quorum answered.
+    pub(super) ordered: usize,
+    /// Commits that were answered on a branch.
+    pub(super) provisional: usize,
     pub(super) messages: usize,
     pub(super) readings: usize,
-    pub(super) branches: usize,
+    /// Entries of its log that speak of branches.
+    pub(super) marks: usize,
 }
 
 /// Whether nothing is under way any more: one state, nothing provisional, owed or retained.
@@ -126,15 +131,17 @@ pub(super) fn prove(group: &Group, logs: &WholeLogs, findings: &mut Vec<String>)
             }
         }
     }
-    let branches = same_log(group, logs, &mut wrong);
+    let marks = same_log(group, logs, &mut wrong);
     Proof {
         name: group.name.clone(),
         members: members.len(),
         epoch: first.as_ref().map_or(0, |view| view.epoch),
         authenticator: first.map(|view| hex_start(&view.epoch_authenticator)).unwrap_or_default(),
+        ordered: deeds.accepted,
+        provisional: deeds.provisional,
         messages: deeds.said.len(),
         readings,
-        branches,
+        marks,
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
+use futures::future::try_join_all;
 use links::{Links, Quality};
 use mls_client::{Client, ClientId, GroupId, GroupKind, NewGroup, Randomness};
 use testbed::{Cluster, ClusterOptions, Placement, wait::until};
@@ -21,10 +22,16 @@ pub(super) const SITES: [&str; 3] = ["athens", "bern", "cork"];
 const DELAY: Duration = Duration::from_millis(5);
 
 /// Timings of nodes and gateways that suit this distance.
-const TIMING: &str = "region";
+pub(super) const PROFILE: &str = "region";
 
-/// Members of each group at each site in the beginning. One more at each site waits to be added.
-const MEMBERS_PER_SITE: usize = 2;
+/// The longest election timeout of these timings.
+pub(super) const ELECTION_TIMEOUT: Duration = Duration::from_millis(1000);
+
+/// Members of each group at each site in the beginning: one who commits, one who speaks, and one who is removed somewhere.
+const MEMBERS_PER_SITE: usize = 3;
+
+/// Clients at each site who wait to be added to the group.
+const WAITING_PER_SITE: usize = 2;
 
 /// A message that somebody has sent.
 #[derive(Debug, Clone)]
@@ -55,12 +62,32 @@ pub(super) struct Group {
     pub(super) name: String,
     pub(super) kind: GroupKind,
     pub(super) id: GroupId,
-    /// By site: its first members, and the last one, who is outside in the beginning.
-    pub(super) members: Vec<Vec<Arc<Member>>>,
+    /// By site: its first members, and then those who are outside in the beginning.
+    members: Vec<Vec<Arc<Member>>>,
     deeds: Mutex<Deeds>,
 }
 
 impl Group {
+    /// Who commits at a site. Nobody removes it.
+    pub(super) fn committer(&self, site: usize) -> &Member {
+        &self.members[site][0]
+    }
+
+    /// Who speaks at a site. Nobody removes it.
+    pub(super) fn speaker(&self, site: usize) -> &Member {
+        &self.members[site][1]
+    }
+
+    /// The member of a site who is removed, by whomever.
+    pub(super) fn unwanted(&self, site: usize) -> &Member {
+        &self.members[site][2]
+    }
+
+    /// One of those at a site who wait to be added.
+    pub(super) fn waiting(&self, site: usize, number: usize) -> &Member {
+        &self.members[site][MEMBERS_PER_SITE + number]
+    }
+
     pub(super) fn everybody(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.members.iter().flatten()
     }
@@ -94,64 +121,83 @@ impl World {
         let options = ClusterOptions {
             nodes: 3,
             gateways: 3,
-            node_args: ["--timing", TIMING].map(str::to_owned).to_vec(),
-            gateway_args: ["--profile", TIMING].map(str::to_owned).to_vec(),
+            node_args: ["--timing", PROFILE].map(str::to_owned).to_vec(),
+            gateway_args: ["--profile", PROFILE].map(str::to_owned).to_vec(),
             placement: Some(Placement { links: Arc::clone(&links), nodes: sites.clone(), gateways: sites }),
             ..ClusterOptions::default()
         };
         let cluster = Cluster::start(options).await.context("starting the processes")?;
         progress.done("three sites, 10 ms apart, with an ordering node and a gateway each, are ready");
-        let dir = cluster.dir();
-        let mut world = Self { links, cluster, groups: Vec::new() };
-        for (kind, word) in [(GroupKind::Demls, "demls"), (GroupKind::Mls, "mls")] {
-            for number in 1..=per_kind {
-                let name = format!("{word}-{number}");
-                progress.now(format!("founding {name}"));
-                world.groups.push(world.found(name, kind, &dir, seed).await?);
-            }
-        }
+        let (dir, gateways) = (cluster.dir(), cluster.gateway_addresses());
+        progress.now("founding groups".into());
+        let kinds = [(GroupKind::Demls, "demls"), (GroupKind::Mls, "mls")];
+        let names = kinds.iter().flat_map(|kind| (1..=per_kind).map(move |number| (kind, number)));
+        let founding = names.enumerate().map(|(index, ((kind, word), number))| {
+            found(format!("{word}-{number}"), *kind, index, &gateways, &dir, seed)
+        });
+        let groups = try_join_all(founding).await?;
         progress.done(&format!(
-            "{per_kind} DeMLS and {per_kind} plain MLS groups of {} members, {MEMBERS_PER_SITE} at every site",
+            "{per_kind} DeMLS and {per_kind} plain MLS groups of {} members, {MEMBERS_PER_SITE} at every site, and others waiting to be added",
             MEMBERS_PER_SITE * SITES.len()
         ));
-        Ok(world)
+        Ok(Self { links, cluster, groups })
     }
+}
 
-    async fn found(&self, name: String, kind: GroupKind, dir: &Path, seed: u64) -> anyhow::Result<Group> {
-        let mut members = Vec::new();
-        for (site, gateway) in SITES.iter().zip(self.cluster.gateway_addresses()) {
-            let mut here = Vec::new();
-            for number in 1..=MEMBERS_PER_SITE + 1 {
-                let client = format!("{name}-{site}-{number}");
-                let path = dir.join("clients").join(format!("{client}.state"));
-                let rng = Randomness::from_seed(
-                    seed ^ (self.groups.len() as u64 * 1000 + members.len() as u64 * 100 + number as u64),
-                );
-                here.push(Arc::new(crate::world::open(client, &gateway, &path, rng).await?));
-            }
-            members.push(here);
-        }
-        let founder: Client = members[0][0].client.clone();
-        let id = founder
-            .create_group(NewGroup { kind, ..NewGroup::default() })
-            .await
-            .with_context(|| format!("creating {name}"))?;
-        let group = Group { name, kind, id, members, deeds: Mutex::default() };
-        let first = group.first_members();
-        let invited: Vec<ClientId> = group
-            .everybody()
-            .filter(|member| first.contains(member.id().as_bytes()) && member.id() != founder.id())
-            .map(|member| member.id().clone())
-            .collect();
-        founder
-            .invite(&group.id, &invited)
-            .await
-            .with_context(|| format!("inviting everybody to {}", group.name))?;
-        until(format!("all members to join {}", group.name), SETTLE_DEADLINE, || {
-            let inside = group.everybody().filter(|member| member.is_in(&group.id)).count();
-            (inside == first.len()).then_some(())
-        })
-        .await?;
-        Ok(group)
+/// Makes the group with this number, with all its first members.
+async fn found(
+    name: String,
+    kind: GroupKind,
+    number: usize,
+    gateways: &[String],
+    dir: &Path,
+    seed: u64,
+) -> anyhow::Result<Group> {
+    let mut members = Vec::new();
+    for (site, gateway) in SITES.iter().zip(gateways) {
+        let here = (1..=MEMBERS_PER_SITE + WAITING_PER_SITE).map(|client_number| {
+            let client = format!("{name}-{site}-{client_number}");
+            let path = dir.join("clients").join(format!("{client}.state"));
+            let rng =
+                Randomness::from_seed(seed ^ (number * 1000 + members.len() * 100 + client_number) as u64);
+            async move { anyhow::Ok(Arc::new(crate::world::open(client, gateway, &path, rng).await?)) }
+        });
+        let here = try_join_all(here).await?;
+        members.push(here);
+    }
+    let founder: Client = members[0][0].client.clone();
+    let id = founder
+        .create_group(NewGroup { kind, ..NewGroup::default() })
+        .await
+        .with_context(|| format!("creating {name}"))?;
+    let group = Group { name, kind, id, members, deeds: Mutex::default() };
+    let first = group.first_members();
+    let invited: Vec<ClientId> = group
+        .everybody()
+        .filter(|member| first.contains(member.id().as_bytes()) && member.id() != founder.id())
+        .map(|member| member.id().clone())
+        .collect();
+    founder
+        .invite(&group.id, &invited)
+        .await
+        .with_context(|| format!("inviting everybody to {}", group.name))?;
+    until(format!("all members to join {}", group.name), SETTLE_DEADLINE, || {
+        let inside = group.everybody().filter(|member| member.is_in(&group.id)).count();
+        (inside == first.len()).then_some(())
+    })
+    .await?;
+    Ok(group)
+}
+
+#[cfg(test)]
+mod tests {
+    use ordering_service::raft::timing::{Profile, Timing};
+
+    use super::*;
+
+    #[test]
+    fn the_election_timeout_is_that_of_the_profile() {
+        let profile: Profile = PROFILE.parse().expect("a profile");
+        assert_eq!(Timing::of(profile).election_max, ELECTION_TIMEOUT);
     }
 }

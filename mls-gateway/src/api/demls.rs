@@ -15,7 +15,7 @@ use group_log::{
     Accepted, ClientId, Content, EntryKind, StateId, View,
     fork::{BranchEntry, BranchRefusal, ForkView, Mode, Recorded},
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     Api,
@@ -133,7 +133,9 @@ impl Api {
                         return Err(GatewayError::OutcomeUnknown);
                     }
                     in_doubt.get_or_insert_with(|| InDoubt::begin(group));
-                    sleep(RETRY_PAUSE_MAX).await;
+                    // A branch takes it at once.
+                    let forked = modes.wait_for(|now| *now == Mode::Forked);
+                    let _ = timeout(RETRY_PAUSE_MAX, forked).await;
                 }
                 None => {
                     // It will be one or the other in a moment.

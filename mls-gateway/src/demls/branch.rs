@@ -144,6 +144,7 @@ impl Group {
         core.unrecorded.insert(id);
         core.arrivals.push_back(id);
         core.reported = false;
+        core.count_retained(&self.rows)?;
         self.states.lock().took_branch(&entry);
         Ok(true)
     }

@@ -16,7 +16,7 @@ use super::{
     states::{LookError, States},
     store::{GroupRows, Promise, StoreError, StoredEntry},
 };
-use crate::error::GatewayError;
+use crate::{error::GatewayError, metrics};
 
 /// Why something could not be done with a group.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -74,6 +74,36 @@ pub(super) struct Core {
     pub first_arrival: u64,
     /// What was unrecorded has been told to the cluster since the quorum came back.
     pub reported: bool,
+    /// States that are kept beside the head.
+    pub retained: Retained,
+}
+
+/// States that a group keeps beside its head, as they are counted in the metrics.
+#[derive(Default)]
+pub(super) struct Retained(u64);
+
+impl Retained {
+    fn set(&mut self, states: u64) {
+        metrics::retained_states(states as f64 - self.0 as f64);
+        self.0 = states;
+    }
+}
+
+impl Drop for Retained {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+impl Core {
+    /// Counts what is kept: canonical states from the stable one to the head, and those on branches that the log does not record yet.
+    pub(super) fn count_retained(&mut self, rows: &GroupRows) -> Result<(), StoreError> {
+        let canonical = rows.head()?.map_or(0, |head| head.epoch).saturating_sub(rows.fork()?.stable_epoch);
+        let unrecorded = self.unrecorded.iter().filter_map(|id| self.tree.get(id));
+        let on_branches = unrecorded.filter(|entry| entry.is_commit()).count();
+        self.retained.set(canonical + on_branches as u64);
+        Ok(())
+    }
 }
 
 /// A digest of what a gateway has of a group.
@@ -100,6 +130,7 @@ impl Group {
             arrivals: VecDeque::new(),
             first_arrival: 0,
             reported: false,
+            retained: Retained::default(),
         };
         // Parents first. Each round takes in at least one entry, or what is left hangs from nothing.
         let mut waiting = rows.branch()?;
@@ -131,6 +162,7 @@ impl Group {
                 format_args!("{} hang from nothing", waiting.len()),
             ));
         }
+        core.count_retained(&rows)?;
         Ok(Self {
             id,
             shard: promise.shard,
@@ -233,6 +265,7 @@ impl Group {
         if stable_moved {
             self.prune(&mut core)?;
         }
+        core.count_retained(&self.rows)?;
         drop(core);
         self.changed.send_replace(());
         self.wake.notify_waiters();

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How often the reports of the nodes are looked at.
-const LOOK: Duration = Duration::from_millis(25);
+pub(super) const LOOK: Duration = Duration::from_millis(25);
 
 /// Which quorums are reached, and how.
 pub struct Paths {

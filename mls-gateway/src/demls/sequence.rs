@@ -140,6 +140,14 @@ async fn ask(
         }
     };
     Ok(match outcome {
+        // Whoever speaks of another entry does not have this one.
+        Outcome::Accepted(accepted) if accepted.entry_id != entry.id().as_bytes()[..] => {
+            tracing::warn!(
+                "a gateway says that it has accepted another entry than it was asked to: the next one is asked"
+            );
+            metrics::relay_refused("MALFORMED");
+            Said::Next
+        }
         Outcome::Accepted(accepted) => {
             Said::Done(Sequenced::Accepted { id: entry.id(), copies: accepted.copies.min(1) })
         }

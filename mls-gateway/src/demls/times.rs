@@ -16,8 +16,9 @@ pub struct Times {
     pub ack_pause: Duration,
 }
 
-/// What the looks at the quorum and the first commit itself take, at most.
-const SLACK: Duration = Duration::from_millis(150);
+/// From the loss of the quorum to the fork, in percent of the longest election timeout. An ordinary election is over by then. Half a timeout
+/// is left until the promised two: for noticing the loss, and for the first commit itself.
+const FORK_AFTER_PERCENT: u32 = 150;
 /// Nodes report a quorum every 100 ms: three may be late.
 const QUORUM_TTL_MIN: Duration = Duration::from_millis(300);
 /// How long the quorum must answer before it is trusted again.
@@ -29,7 +30,7 @@ impl Times {
     pub fn of(profile: Profile) -> Self {
         let timing = Timing::of(profile);
         let quorum_ttl = timing.suspect_quorum_after.max(QUORUM_TTL_MIN);
-        let suspect = (timing.election_max * 2).saturating_sub(quorum_ttl + SLACK);
+        let suspect = (timing.election_max * FORK_AFTER_PERCENT / 100).saturating_sub(quorum_ttl);
         Self {
             modes: ModeTimes { suspect_ms: suspect.as_millis() as u64, steady_ms: STEADY.as_millis() as u64 },
             quorum_ttl,
@@ -47,13 +48,16 @@ impl Default for Times {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{demls::path::LOOK, limits::RELAY_SILENCE_MAX};
 
     #[test]
     fn a_branch_begins_within_two_election_timeouts_and_not_within_one() {
         for profile in [Profile::Lan, Profile::Region, Profile::Wan] {
             let (times, timing) = (Times::of(profile), Timing::of(profile));
             let suspect = Duration::from_millis(times.modes.suspect_ms);
-            assert!(times.quorum_ttl + suspect + SLACK <= timing.election_max * 2, "{profile}");
+            // Whichever is noticed last: the silence of the nodes, or that of another gateway.
+            let noticed = times.quorum_ttl.max(RELAY_SILENCE_MAX) + LOOK;
+            assert!(noticed + suspect + timing.election_max / 4 <= timing.election_max * 2, "{profile}");
             // The nodes notice an election at the latest when the longest timeout is over.
             assert!(timing.suspect_quorum_after + suspect > timing.election_max, "{profile}");
         }

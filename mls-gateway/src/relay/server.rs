@@ -119,6 +119,26 @@ impl RelayApi {
         }
     }
 
+    /// Each gateway registers, reports and acknowledges for itself. Whoever does so in this one's name lies.
+    fn check_speaker(&self, command: &Bytes) -> Result<(), GatewayError> {
+        use command::Command::{AckPosition, RegisterGateway, ReportBranches};
+        let command = Command::decode(command.clone())
+            .map_err(|error| GatewayError::bad_field("command", "an encoded Command", error))?;
+        let speaker = match &command.command {
+            Some(ReportBranches(report)) => &report.gateway_id,
+            Some(AckPosition(ack)) => &ack.gateway_id,
+            Some(RegisterGateway(register)) => &register.gateway_id,
+            _ => return Ok(()),
+        };
+        if speaker[..] == self.relay.own.0 {
+            tracing::warn!("another gateway has spoken in the name of this one: it is refused");
+            return Err(GatewayError::NotYours(
+                "the command speaks for the gateway that it was sent to: a gateway reports and acknowledges for itself only",
+            ));
+        }
+        Ok(())
+    }
+
     async fn forward_here(&self, request: &pb::ForwardRequest) -> Result<Outcome, Status> {
         let command = Command::decode(request.command.clone())
             .map_err(|error| GatewayError::bad_field("command", "an encoded Command", error))?;
@@ -215,8 +235,9 @@ impl RelayService for RelayApi {
     ) -> Result<Response<pb::ForwardResponse>, Status> {
         self.check(&request).inspect_err(refused)?;
         let mut request = request.into_inner();
+        self.check_speaker(&request.command).map_err(Status::from).inspect_err(refused)?;
         let outcome = if self.registry.paths().is_direct(request.shard) {
-            self.forward_here(&request).await?
+            self.forward_here(&request).await.inspect_err(refused)?
         } else {
             request.hops_left = hops(request.hops_left)?;
             self.relay.pass_on(request).await?

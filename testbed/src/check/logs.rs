@@ -33,7 +33,7 @@ pub(super) fn check<'a>(
     view
 }
 
-fn first_difference(a: &[Entry], b: &[Entry]) -> Option<u64> {
+pub(super) fn first_difference<T: PartialEq>(a: &[T], b: &[T]) -> Option<u64> {
     let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
     (same < a.len().max(b.len())).then_some(same as u64 + 1)
 }

@@ -8,8 +8,11 @@
 //!   answer named is the true one;
 //! - order: what was known to be in a log before something else was submitted stands before it;
 //! - reads and subscriptions: ordered, unique, without a gap, never ahead of the log, never stale where they promise not to be.
+//!
+//! That is for groups without branches; [`check_branches`] is for the others.
 
 mod answers;
+mod branches;
 mod logs;
 mod observed;
 mod order;
@@ -19,6 +22,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use group_log::{Entry, GroupId, StateId};
 
+pub use branches::{BranchSummary, check_branches, unrecorded};
 pub use violation::{Report, Violation};
 
 use crate::history::{Answer, ContentKey, Record};

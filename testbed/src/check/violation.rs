@@ -2,7 +2,7 @@
 
 use std::{fmt, mem::discriminant};
 
-use group_log::GroupId;
+use group_log::{EntryId, GroupId};
 
 use crate::limits::MAX_REPORTED_VIOLATIONS;
 
@@ -69,6 +69,12 @@ pub enum Violation {
         seq: u64,
         /// What differs.
         what: &'static str,
+    },
+    /// The log says nothing about an entry that was accepted on a branch.
+    #[error("{entry} was accepted on a branch, and the log says nothing about it")]
+    ProvisionalLost {
+        /// The entry.
+        entry: EntryId,
     },
     /// A superseded commit is in the log all the same.
     #[error("superseded, but in the log as entry {seq}")]

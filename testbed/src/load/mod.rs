@@ -1,5 +1,6 @@
 //! Load for the ordering API, recorded: clients that race for every epoch, readers, and subscribers on every node.
 
+mod brancher;
 mod follower;
 mod reader;
 mod route;
@@ -16,16 +17,19 @@ use std::{
 
 use group_log::GroupId;
 use rand::RngCore;
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::route::{GatewayRoute, Route};
 use crate::{
     Cluster,
-    check::{FinalLogs, Report, Summary, check},
+    check::{BranchSummary, FinalLogs, Report, Summary, check, check_branches, unrecorded},
     cluster::ClusterError,
     history::{History, Record},
-    limits::READY_DEADLINE,
+    limits::{BRANCH_REST_DEADLINE, POLL_INTERVAL, READY_DEADLINE},
     ordering::{NoAnswer, OrderingClient, ReadError},
     seed,
     wait::{Timeout, until},
@@ -40,6 +44,8 @@ pub struct LoadOptions {
     pub clients_per_group: usize,
     /// Clients beside them that race for each group through gateways.
     pub gateway_clients_per_group: usize,
+    /// Groups with branches (DeMLS), beside the others. Each has two clients at every gateway.
+    pub branching_groups: usize,
     /// Data shards of the cluster.
     pub data_shards: u32,
     /// Length of a message in bytes, at least 32.
@@ -54,6 +60,7 @@ impl Default for LoadOptions {
             groups: 8,
             clients_per_group: 4,
             gateway_clients_per_group: 0,
+            branching_groups: 0,
             data_shards: 2,
             message_bytes: 200,
             seed: 0,
@@ -81,13 +88,24 @@ pub enum LoadError {
     NoAnswer(#[from] NoAnswer),
 }
 
+/// What a correct run consisted of, in groups of both kinds.
+#[derive(Debug, Clone, Copy)]
+pub struct Summaries {
+    /// In groups without branches.
+    pub ordered: Summary,
+    /// In groups with branches.
+    pub branching: BranchSummary,
+}
+
 /// A running load.
 #[derive(Debug)]
 pub struct Load {
     client: OrderingClient,
     groups: Vec<GroupId>,
+    branching: Vec<GroupId>,
     history: Arc<History>,
     accepted: Arc<AtomicU64>,
+    provisional: Arc<AtomicU64>,
     stop: CancellationToken,
     workers: JoinSet<()>,
     followers: Vec<follower::Follower>,
@@ -98,7 +116,7 @@ impl Load {
     pub async fn start(cluster: &Cluster, options: &LoadOptions) -> Result<Self, LoadError> {
         let client = OrderingClient::new(cluster.ordering_addresses());
         let history = Arc::new(History::new());
-        let accepted = Arc::new(AtomicU64::new(0));
+        let (accepted, provisional) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let stop = CancellationToken::new();
         let mut workers = JoinSet::new();
         let mut groups = Vec::new();
@@ -129,6 +147,28 @@ impl Load {
             }
             groups.push(group);
         }
+        let mut branching = Vec::new();
+        for number in 0..options.branching_groups {
+            let name = format!("branching-{number}-{:08x}", draw.next_u32());
+            let group = GroupId::new(name.into_bytes()).expect("a short name is a group id");
+            for (place, gateway) in cluster.gateway_addresses().iter().enumerate() {
+                for twin in 0..2 {
+                    let part = u64::MAX / 2 + (number * 1000 + place * 2 + twin) as u64;
+                    let brancher = brancher::Brancher::new(
+                        Arc::clone(&history),
+                        Arc::clone(&accepted),
+                        Arc::clone(&provisional),
+                        group.clone(),
+                        gateway,
+                        format!("client-{place}-{twin}"),
+                        options.message_bytes,
+                        seed::rng(options.seed, part),
+                    );
+                    workers.spawn(brancher.run(stop.clone()));
+                }
+            }
+            branching.push(group);
+        }
         let reads = reader::run(
             client.clone(),
             Arc::clone(&history),
@@ -143,12 +183,26 @@ impl Load {
             .iter()
             .map(|node| follower::Follower::start(&client, node, &groups, &history, options.seed))
             .collect();
-        Ok(Self { client, groups, history, accepted, stop, workers, followers })
+        Ok(Self { client, groups, branching, history, accepted, provisional, stop, workers, followers })
     }
 
     /// Answers that accepted something, so far.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Answers that accepted something on a branch, so far.
+    pub fn provisional(&self) -> u64 {
+        self.provisional.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `more` further submissions were accepted on branches.
+    pub async fn branch_progress(&self, more: u64, deadline: Duration) -> Result<(), Timeout> {
+        let wanted = self.provisional() + more;
+        until(format!("{more} more submissions accepted on branches"), deadline, || {
+            (self.provisional() >= wanted).then_some(())
+        })
+        .await
     }
 
     /// Waits until `more` further submissions were accepted.
@@ -167,8 +221,23 @@ impl Load {
 
     /// Ends the load, lets the cluster come to rest, and checks everything that was seen.
     pub async fn finish(self, cluster: &Cluster) -> Result<Summary, LoadError> {
+        Ok(self.finish_all(cluster).await?.ordered)
+    }
+
+    /// The same, and what was seen in groups with branches.
+    pub async fn finish_all(self, cluster: &Cluster) -> Result<Summaries, LoadError> {
+        let (client, branching) = (self.client.clone(), self.branching.clone());
         let (record, logs) = self.collect(cluster).await?;
-        Ok(check(&record, &logs)?)
+        let ordered = check(&record, &logs)?;
+        let mut logs = client.read_whole(cluster, &branching).await?;
+        let begun = Instant::now();
+        // Gateways tell in their own time. What never comes is found by the check.
+        while unrecorded(&record.branch_calls, &logs) > 0 && begun.elapsed() < BRANCH_REST_DEADLINE {
+            sleep(POLL_INTERVAL).await;
+            cluster.wait_caught_up().await?;
+            logs = client.read_whole(cluster, &branching).await?;
+        }
+        Ok(Summaries { ordered, branching: check_branches(&record.branch_calls, &logs)? })
     }
 
     async fn collect(mut self, cluster: &Cluster) -> Result<(Record, FinalLogs), LoadError> {
