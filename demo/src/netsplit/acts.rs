@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use mls_client::{Committed, Error, GroupKind, Status};
+use mls_client::{Change, Committed, Error, GroupKind, Status};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::world::{Group, Said};
@@ -38,9 +38,10 @@ pub(super) async fn update(group: &Group, by: &Member) -> Option<Committed> {
     count(group, by, "update", answer)
 }
 
-/// Adds somebody.
+/// Adds somebody who waits.
 pub(super) async fn invite(group: &Group, by: &Member, whom: &Member) {
-    let answer = timeout(PATIENCE, by.client.invite(&group.id, &[whom.id().clone()])).await.ok();
+    let change = Change::new().invite_with(whom.id().clone(), group.key_package(whom));
+    let answer = timeout(PATIENCE, by.client.commit(&group.id, change)).await.ok();
     if count(group, by, "invite", answer).is_some() {
         group.deeds().added.insert(whom.id().as_bytes().to_vec());
     }

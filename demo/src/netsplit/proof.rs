@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use group_log::{EntryKind, fork::Item};
-use mls_client::{GroupKind, GroupView, Status};
+use mls_client::{GroupKind, GroupView, Place, Status};
 use testbed::ordering::WholeLogs;
 
-use super::world::Group;
+use super::world::{Deeds, Group};
 use crate::limits::ALL_MESSAGES;
 
 /// What was proved about one group.
@@ -32,13 +32,11 @@ pub(super) fn is_settled(group: &Group) -> bool {
     let Some((_, first)) = views.first() else { return false };
     let named: BTreeSet<_> = first.members.iter().cloned().collect();
     let inside: BTreeSet<_> = views.iter().map(|(name, _)| name.clone()).collect();
+    let deeds = group.deeds();
+    let is_where_it_belongs = |member| named.contains(member) || deeds.removed.contains(member);
     named == inside
-        && group.deeds().removed.is_disjoint(&named)
-        && group
-            .deeds()
-            .added
-            .iter()
-            .all(|member| named.contains(member) || group.deeds().removed.contains(member))
+        && deeds.removed.is_disjoint(&named)
+        && deeds.added.iter().all(is_where_it_belongs)
         && views.iter().all(|(_, view)| {
             view.state_id == first.state_id
                 && view.seq == first.seq
@@ -111,26 +109,7 @@ pub(super) fn prove(group: &Group, logs: &WholeLogs, findings: &mut Vec<String>)
     for name in deeds.added.difference(&deeds.removed).filter(|name| !members.contains(*name)) {
         wrong(format!("{} was added, and is not a member", told(name)));
     }
-    let read: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>> = group
-        .everybody()
-        .filter_map(|member| {
-            let messages = member.client.messages(&group.id, 0, ALL_MESSAGES).ok()?;
-            Some((
-                member.id().as_bytes().to_vec(),
-                messages.into_iter().map(|message| message.body).collect(),
-            ))
-        })
-        .collect();
-    let mut readings = 0;
-    for said in &deeds.said {
-        // Who was removed on some side may have been gone before it came.
-        for name in said.entitled.difference(&deeds.removed) {
-            readings += 1;
-            if !read.get(name).is_some_and(|bodies| bodies.contains(&said.body)) {
-                wrong(format!("{} has not read `{}`", told(name), String::from_utf8_lossy(&said.body)));
-            }
-        }
-    }
+    let readings = prove_readings(group, &deeds, &mut wrong);
     let marks = same_log(group, logs, &mut wrong);
     Proof {
         name: group.name.clone(),
@@ -143,6 +122,41 @@ pub(super) fn prove(group: &Group, logs: &WholeLogs, findings: &mut Vec<String>)
         readings,
         marks,
     }
+}
+
+/// Everybody has read what they were entitled to. Returns how many readings that were.
+fn prove_readings(group: &Group, deeds: &Deeds, wrong: &mut impl FnMut(String)) -> usize {
+    let mut read: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>> = BTreeMap::new();
+    // Messages of the canonical chain, with the epoch they were sent in.
+    let mut canonical: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    for member in group.everybody() {
+        let Ok(messages) = member.client.messages(&group.id, 0, ALL_MESSAGES) else { continue };
+        for message in messages {
+            if let Place::Canonical { .. } = message.place {
+                canonical.insert(message.body.clone(), message.epoch);
+            }
+            read.entry(member.id().as_bytes().to_vec()).or_default().insert(message.body);
+        }
+    }
+    let joined: BTreeMap<_, _> =
+        views(group).into_iter().map(|(name, view)| (name, view.joined_epoch)).collect();
+    let mut readings = 0;
+    for said in &deeds.said {
+        // Who was removed on some side may have been gone before it came. Who was added belongs to the group from where the canonical
+        // chain says so: before that there was no Welcome to read anything with.
+        let stayed = said.entitled.difference(&deeds.removed).filter(|name| !deeds.added.contains(*name));
+        let came = deeds.added.iter().filter(|name| {
+            let since = joined.get(*name);
+            canonical.get(&said.body).zip(since).is_some_and(|(epoch, since)| epoch >= since)
+        });
+        for name in stayed.chain(came) {
+            readings += 1;
+            if !read.get(name).is_some_and(|bodies| bodies.contains(&said.body)) {
+                wrong(format!("{} has not read `{}`", told(name), String::from_utf8_lossy(&said.body)));
+            }
+        }
+    }
+    readings
 }
 
 /// All nodes hold one log; a plain MLS group's has nothing put aside. Returns how many entries speak of branches.

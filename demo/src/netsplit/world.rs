@@ -1,13 +1,14 @@
 //! Three sites with a node and a gateway each, and groups of both kinds with members at every site.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use anyhow::Context;
+use bytes::Bytes;
 use futures::future::try_join_all;
 use links::{Links, Quality};
 use mls_client::{Client, ClientId, GroupId, GroupKind, NewGroup, Randomness};
@@ -64,6 +65,8 @@ pub(super) struct Group {
     pub(super) id: GroupId,
     /// By site: its first members, and then those who are outside in the beginning.
     members: Vec<Vec<Arc<Member>>>,
+    /// KeyPackages of those outside, each claimed by who commits at its site: without a quorum nobody can claim one.
+    key_packages: BTreeMap<Vec<u8>, Bytes>,
     deeds: Mutex<Deeds>,
 }
 
@@ -86,6 +89,11 @@ impl Group {
     /// One of those at a site who wait to be added.
     pub(super) fn waiting(&self, site: usize, number: usize) -> &Member {
         &self.members[site][MEMBERS_PER_SITE + number]
+    }
+
+    /// A KeyPackage of somebody who waits.
+    pub(super) fn key_package(&self, of: &Member) -> Bytes {
+        self.key_packages.get(of.id().as_bytes()).cloned().unwrap_or_default()
     }
 
     pub(super) fn everybody(&self) -> impl Iterator<Item = &Arc<Member>> {
@@ -170,7 +178,15 @@ async fn found(
         .create_group(NewGroup { kind, ..NewGroup::default() })
         .await
         .with_context(|| format!("creating {name}"))?;
-    let group = Group { name, kind, id, members, deeds: Mutex::default() };
+    let mut key_packages = BTreeMap::new();
+    for site in &members {
+        for outside in &site[MEMBERS_PER_SITE..] {
+            let claimed =
+                site[0].client.claim_key_package(outside.id()).await.context("claiming a KeyPackage")?;
+            key_packages.insert(outside.id().as_bytes().to_vec(), claimed);
+        }
+    }
+    let group = Group { name, kind, id, members, key_packages, deeds: Mutex::default() };
     let first = group.first_members();
     let invited: Vec<ClientId> = group
         .everybody()

@@ -1,5 +1,6 @@
 //! What a caller wants to change in a group.
 
+use bytes::Bytes;
 use group_log::ClientId;
 
 /// A change of a group's members, to be made by one commit.
@@ -11,10 +12,18 @@ use group_log::ClientId;
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    pub(super) add: Vec<ClientId>,
+    pub(super) add: Vec<Add>,
     pub(super) remove: Vec<ClientId>,
     pub(super) update: bool,
     pub(super) proposals: bool,
+}
+
+/// Somebody to add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Add {
+    pub(super) client: ClientId,
+    /// The KeyPackage to add it with, if one is at hand.
+    pub(super) key_package: Option<Bytes>,
 }
 
 impl Change {
@@ -26,7 +35,15 @@ impl Change {
     /// Adds a client. If it is a member when the commit is made, there is nothing to do.
     #[must_use]
     pub fn invite(mut self, client: ClientId) -> Self {
-        self.add.push(client);
+        self.add.push(Add { client, key_package: None });
+        self
+    }
+
+    /// Adds a client with a KeyPackage that is at hand: from [`Client::claim_key_package`](super::Client::claim_key_package), or handed
+    /// over by the client itself. So somebody can be added while no quorum is there to claim one from.
+    #[must_use]
+    pub fn invite_with(mut self, client: ClientId, key_package: impl Into<Bytes>) -> Self {
+        self.add.push(Add { client, key_package: Some(key_package.into()) });
         self
     }
 

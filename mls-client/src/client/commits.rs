@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use concordat_proto::{
-    gateway::v1::{ClaimKeyPackageRequest, CreateGroupRequest, submit_response::Outcome},
+    gateway::v1::{CreateGroupRequest, submit_response::Outcome},
     log::v1::{self as pb, Reason},
 };
 use futures::FutureExt;
@@ -11,7 +11,7 @@ use group_log::{ClientId, GroupId, StateId};
 use openmls_traits::OpenMlsProvider;
 use tokio::time::Instant;
 
-use super::{Change, Client, counters::Tally};
+use super::{Change, Client, change::Add, counters::Tally};
 use crate::{
     error::Error,
     group::{self, Intent, Invitee, MemberId},
@@ -100,22 +100,20 @@ impl Client {
         }
     }
 
-    /// Claims a KeyPackage for everybody who is to be added and is not a member yet.
+    /// Gets a KeyPackage for everybody who is to be added and is not a member yet.
     pub(super) async fn prepare(&self, group: &GroupId, change: Change) -> Result<Intent, Error> {
         let members: BTreeSet<_> = self.group(group)?.members.into_iter().collect();
         let mut add = Vec::new();
-        for client in change.add.iter().filter(|client| !members.contains(client.as_bytes())) {
-            let (client_id, claim_id) = (client.to_bytes(), self.rng().bytes::<16>().to_vec().into());
-            let request = ClaimKeyPackageRequest { client_id, claim_id };
-            let claimed = self.persist(|| self.transport().claim_key_package(request.clone())).await?;
-            let key_package = claimed
-                .key_package
-                .ok_or_else(|| Error::Protocol("a claim without a KeyPackage".into()))?
-                .key_package;
-            add.push(Invitee {
-                client_id: MemberId(client.as_bytes().to_vec()),
-                key_package: key_package.to_vec(),
-            });
+        for Add { client, key_package } in change.add {
+            if members.contains(client.as_bytes()) {
+                continue;
+            }
+            let key_package = match key_package {
+                Some(key_package) => key_package,
+                None => self.claim_key_package(&client).await?,
+            };
+            let client_id = MemberId(client.as_bytes().to_vec());
+            add.push(Invitee { client_id, key_package: key_package.to_vec() });
         }
         let remove = change.remove.iter().map(|client| MemberId(client.as_bytes().to_vec())).collect();
         Ok(Intent { add, remove, update: change.update, proposals: change.proposals })

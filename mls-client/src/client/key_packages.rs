@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use concordat_proto::gateway::v1::UploadKeyPackagesRequest;
+use bytes::Bytes;
+use concordat_proto::gateway::v1::{ClaimKeyPackageRequest, UploadKeyPackagesRequest};
+use group_log::ClientId;
 use openmls::prelude::{KeyPackage, MlsMessageOut};
 
 use super::Client;
@@ -35,6 +37,16 @@ impl Client {
     /// Uploads a new KeyPackage of last resort. To be done after the old one was used.
     pub async fn renew_last_resort(&self) -> Result<KeyPackageCount, Error> {
         self.upload(0, true).await
+    }
+
+    /// Claims a KeyPackage of a client (an MLSMessage). The cluster hands out each of them once, so it should be used: with
+    /// [`Change::invite_with`](super::Change::invite_with), now or when there is no quorum to claim one from.
+    pub async fn claim_key_package(&self, client: &ClientId) -> Result<Bytes, Error> {
+        let (client_id, claim_id) = (client.to_bytes(), self.rng().bytes::<16>().to_vec().into());
+        let request = ClaimKeyPackageRequest { client_id, claim_id };
+        let claimed = self.persist(|| self.transport().claim_key_package(request.clone())).await?;
+        let claimed = claimed.key_package;
+        Ok(claimed.ok_or_else(|| Error::Protocol("a claim without a KeyPackage".into()))?.key_package)
     }
 
     async fn upload(&self, one_time: u32, last_resort: bool) -> Result<KeyPackageCount, Error> {
