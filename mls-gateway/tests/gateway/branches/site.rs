@@ -48,16 +48,6 @@ pub struct Site {
 
 /// So many sites in front of the cluster, each linked to those that `linked` names.
 pub async fn sites(cluster: &FakeCluster, count: usize, linked: impl Fn(usize, usize) -> bool) -> Vec<Site> {
-    in_front_of(cluster.addresses(), count, linked, times()).await
-}
-
-/// The same in front of these nodes, with these times.
-pub async fn in_front_of(
-    ordering: Vec<String>,
-    count: usize,
-    linked: impl Fn(usize, usize) -> bool,
-    times: Times,
-) -> Vec<Site> {
     let mut relays = Vec::new();
     for _ in 0..count {
         relays.push(tcp_network().listen("127.0.0.1:0".into()).await.unwrap());
@@ -71,9 +61,9 @@ pub async fn in_front_of(
             gateway: None,
             network: CutNetwork::new(),
             relay_address: addresses[n].clone(),
-            ordering: ordering.clone(),
+            ordering: cluster.addresses(),
             peers,
-            times: times.clone(),
+            times: times(),
             dir: disk.path().to_owned(),
             _disk: disk,
         };
@@ -147,17 +137,6 @@ impl Site {
             cluster.get(|state| state.forks.groups[GROUP].fork.state().gateways.contains_key(&id))
         })
         .await;
-    }
-
-    /// The group at this site.
-    pub fn group(&self) -> std::sync::Arc<mls_gateway::demls::Group> {
-        let id = group_log::GroupId::new(GROUP.to_vec()).unwrap();
-        self.gateway().demls().unwrap().get(&id).unwrap()
-    }
-
-    /// The cluster has agreed to wait for this gateway.
-    pub async fn is_counted_on(&self) {
-        until("the gateway is registered", async || self.group().may_fork().await).await;
     }
 
     pub async fn in_mode(&self, mode: group_log::fork::Mode) {
