@@ -61,7 +61,6 @@ impl Links {
 }
 
 #[test]
-#[ignore = "some seeds leave a member that was added late behind; not understood yet"]
 fn whatever_the_links_do_everything_is_taken_in_once_and_in_order_in_the_end() {
     let rng = randomness(6);
     for _ in 0..3 {

@@ -16,7 +16,8 @@ use service_kit::{
 
 use crate::{
     demls::Times,
-    dev, mesh,
+    dev,
+    mesh::{self, DimlsParts},
     secured::Secured,
     server::{DemlsParts, Gateway, Parts},
     settings::Settings,
@@ -111,6 +112,12 @@ impl Serve {
         parts.members_only = !secured.gatekeeper.is_open();
         parts.quotas = config.quotas;
         parts.authenticator = secured.authenticator;
+        parts.dimls = config.data_dir.as_ref().map(|data_dir| DimlsParts {
+            bounds: config.mesh_bounds,
+            // What serves as a relay also has the streams of DiMLS groups.
+            peers: config.relay.iter().chain(&config.mesh_peers).cloned().collect(),
+            ..DimlsParts::new(data_dir.join("dimls"))
+        });
         parts.demls = config.data_dir.map(|data_dir| DemlsParts {
             times: Times::of(config.profile),
             relay,

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::{
     cli::{Dev, listen, until_told_to_stop},
+    mesh::DimlsParts,
     server::{DemlsParts, Gateway, Parts},
 };
 
@@ -27,6 +28,7 @@ pub async fn run(dev: Dev) -> anyhow::Result<()> {
         .context("the embedded cluster did not start")?;
     let mut parts = Parts::new(cluster.api_addresses(), incoming, network, Randomness::from_os());
     parts.demls = Some(DemlsParts::new(folder.path().join("gateway")));
+    parts.dimls = Some(DimlsParts::new(folder.path().join("dimls")));
     let gateway = Gateway::start(parts)?;
     gateway.ready().await;
     println!("{}", greeting(&gateway, &cluster, &folder));

@@ -109,8 +109,10 @@ pub enum GatewayError {
     /// The gateway can not trust its storage.
     #[error("{0}")]
     Storage(String),
-    /// DeMLS groups need a disk.
-    #[error("this gateway keeps no data, so it serves no DeMLS groups; start it with --data-dir")]
+    /// DeMLS and DiMLS groups need a disk.
+    #[error(
+        "this gateway keeps no data, so it serves no DeMLS and no DiMLS groups; start it with --data-dir"
+    )]
     NoStorage,
     /// The caller may not do this.
     #[error("{0}")]

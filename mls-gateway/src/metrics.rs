@@ -36,6 +36,11 @@ const BRANCH_ENTRIES: &str = "concordat_gateway_branch_entries_total";
 const REPORTED: &str = "concordat_gateway_reported_entries_total";
 const RELAY_LINKS: &str = "concordat_gateway_relay_links";
 const RELAY_REFUSED: &str = "concordat_gateway_relay_refused_total";
+const MESH_ITEMS: &str = "concordat_gateway_mesh_items_total";
+const MESH_DROPPED: &str = "concordat_gateway_mesh_dropped_items_total";
+const MESH_SKIPPED: &str = "concordat_gateway_mesh_skipped_streams_total";
+const MESH_BYTES: &str = "concordat_gateway_mesh_stored_bytes";
+const MESH_LINKS: &str = "concordat_gateway_mesh_links";
 
 /// Every metric: its name, what kind it is, and what it says. `docs/metrics.md` lists them.
 pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
@@ -95,6 +100,11 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     (REPORTED, Kind::Counter, "Branch entries that the cluster learnt from this gateway"),
     (RELAY_LINKS, Kind::Gauge, "Other gateways that are heard"),
     (RELAY_REFUSED, Kind::Counter, "What other gateways brought and was refused, by reason"),
+    (MESH_ITEMS, Kind::Counter, "Items of DiMLS groups that came, by from whom: a client or another gateway"),
+    (MESH_DROPPED, Kind::Counter, "Items of DiMLS groups that were dropped at a bound"),
+    (MESH_SKIPPED, Kind::Counter, "Times that a stream went on without items that no gateway had any more"),
+    (MESH_BYTES, Kind::Gauge, "Items of DiMLS groups that are kept, in bytes"),
+    (MESH_LINKS, Kind::Gauge, "Other gateways from which items of DiMLS groups are pulled now"),
 ];
 
 /// What kind a metric is.
@@ -264,6 +274,38 @@ pub(crate) fn relay_links(links: usize) {
 
 pub(crate) fn relay_refused(reason: &'static str) {
     counter!(RELAY_REFUSED, "reason" => reason).increment(1);
+}
+
+/// Items of DiMLS groups have come from a `client` or another `gateway`; some may have been here before.
+pub(crate) fn mesh_items(from: &'static str, items: usize) {
+    counter!(MESH_ITEMS, "from" => from).increment(items as u64);
+}
+
+pub(crate) fn mesh_dropped(items: u64) {
+    counter!(MESH_DROPPED).increment(items);
+}
+
+pub(crate) fn mesh_skipped() {
+    counter!(MESH_SKIPPED).increment(1);
+}
+
+pub(crate) fn mesh_bytes(bytes: u64) {
+    gauge!(MESH_BYTES).set(bytes as f64);
+}
+
+/// A link to another gateway is up for as long as this is held.
+#[must_use]
+pub(crate) struct MeshLink(());
+
+pub(crate) fn mesh_link() -> MeshLink {
+    gauge!(MESH_LINKS).increment(1.0);
+    MeshLink(())
+}
+
+impl Drop for MeshLink {
+    fn drop(&mut self) {
+        gauge!(MESH_LINKS).decrement(1.0);
+    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use crate::{
         CLIENT_MESSAGE_BYTES_MAX, CLUSTER_MESSAGE_BYTES_MAX, DIRECTORY_SHARD, KEEP_ALIVE_INTERVAL,
         KEEP_ALIVE_TIMEOUT, SHUTDOWN_DEADLINE, STREAMS_PER_CONNECTION_MAX,
     },
+    mesh::{DimlsParts, KeepError, api::DimlsApi, exchange::Exchange},
     metrics,
     mls::Validator,
     modes::Mode,
@@ -48,6 +49,9 @@ pub enum StartError {
     /// The storage can not be used.
     #[error(transparent)]
     Storage(#[from] StoreError),
+    /// DiMLS groups can not be kept.
+    #[error(transparent)]
+    Dimls(#[from] KeepError),
     /// A peer's address can not be used.
     #[error("a relay address is not usable ({0}); expected host:port")]
     Peer(tonic::transport::Error),
@@ -79,6 +83,8 @@ pub struct Parts {
     pub members_only: bool,
     /// What clients and groups may use.
     pub quotas: Quotas,
+    /// What it serves DiMLS groups with, if it does. Other gateways reach them at the relay.
+    pub dimls: Option<DimlsParts>,
     /// The time of day.
     pub clock: SharedClock,
 }
@@ -126,6 +132,7 @@ impl Parts {
             demls: None,
             members_only: false,
             quotas: Quotas::default(),
+            dimls: None,
             clock: SystemClock::shared(),
         }
     }
@@ -160,22 +167,36 @@ impl Gateway {
         let cluster = Arc::new(Cluster::connect(&parts.ordering, parts.network, &parts.rng, gateway_id));
         let (fanout, sweeper) = Fanout::start(Arc::clone(&cluster));
         let mut tasks = vec![sweeper];
+        let gateways =
+            parts.demls.as_ref().and_then(|demls| demls.network.clone()).unwrap_or(network.clone());
+        let streams = match parts.dimls {
+            Some(dimls) => Some(dimls.keep(&gateways, &parts.rng, &mut tasks)?),
+            None => None,
+        };
+        let mesh = streams.clone().map(|store| Exchange { store, drain: drain.clone() });
         let demls = match (parts.demls, store) {
             (Some(parts), Some(store)) => {
-                Some(start_demls(parts, store, &cluster, &network, &drain, &mut tasks)?)
+                Some(start_demls(parts, store, mesh, &cluster, &network, &drain, &mut tasks)?)
             }
             _ => None,
         };
         let validator = Arc::new(Validator::new(Arc::clone(&cluster.reader) as _));
         let access =
             parts.members_only.then(|| Arc::new(Access::new(Arc::clone(&validator), Arc::clone(&fanout))));
+        let meter = Arc::new(Meter::new(parts.quotas, Arc::clone(&parts.clock)));
+        let dimls = DimlsApi {
+            store: streams,
+            authenticator: Arc::clone(&parts.authenticator),
+            meter: Arc::clone(&meter),
+            drain: drain.clone(),
+        };
         let api = Api {
             validator,
             access,
             cluster,
             fanout,
             demls,
-            meter: Arc::new(Meter::new(parts.quotas, Arc::clone(&parts.clock))),
+            meter,
             authenticator: parts.authenticator,
             clock: parts.clock,
             rng: parts.rng,
@@ -183,7 +204,7 @@ impl Gateway {
         };
         let (address, admin_address) =
             (parts.incoming.local_addr(), parts.admin.as_ref().map(Incoming::local_addr));
-        tasks.push(serve(parts.incoming, api.clone(), drain.clone())?);
+        tasks.push(serve(parts.incoming, api.clone(), dimls, drain.clone())?);
         tasks.push(spawn(watch_readiness(readiness.part("cluster"), api.clone(), drain.clone())));
         if let Some(admin) = parts.admin {
             let (readiness, drain) = (readiness.clone(), drain.clone());
@@ -234,10 +255,16 @@ impl Gateway {
     }
 }
 
-fn serve(incoming: Incoming, api: Api, drain: Drain) -> Result<AbortOnDropHandle<()>, StartError> {
+fn serve(
+    incoming: Incoming,
+    api: Api,
+    dimls: DimlsApi,
+    drain: Drain,
+) -> Result<AbortOnDropHandle<()>, StartError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .with_service_name("concordat.gateway.v1.Gateway")
+        .with_service_name("concordat.gateway.v1.DimlsGroups")
         .build_v1()?;
     let (health, health_service) = tonic_health::server::health_reporter();
     let service = GatewayServer::new(api)
@@ -258,6 +285,7 @@ fn serve(incoming: Incoming, api: Api, drain: Drain) -> Result<AbortOnDropHandle
             .max_connection_age(CONNECTION_AGE_MAX)
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
             .add_service(service)
+            .add_service(dimls.into_service())
             .add_service(health_service)
             .add_service(reflection)
             .serve_with_incoming_shutdown(incoming, stop)
@@ -267,10 +295,11 @@ fn serve(incoming: Incoming, api: Api, drain: Drain) -> Result<AbortOnDropHandle
     }))
 }
 
-/// Takes up the DeMLS groups of the storage, and the links to other gateways.
+/// Takes up the DeMLS groups of the storage, and the links to other gateways, which also get what they ask `mesh` for.
 fn start_demls(
     parts: DemlsParts,
     store: Arc<Store>,
+    mesh: Option<Exchange>,
     cluster: &Arc<Cluster>,
     network: &SharedNetwork,
     drain: &Drain,
@@ -288,7 +317,8 @@ fn start_demls(
     tasks.extend(peers.map_err(StartError::Peer)?);
     if let Some(incoming) = parts.relay {
         let api = RelayApi::new(relay, Arc::clone(&registry), address);
-        let (served, drain) = (relay::serve(incoming, api, parts.gatekeeper, drain.clone()), drain.clone());
+        let (served, drain) =
+            (relay::serve(incoming, api, mesh, parts.gatekeeper, drain.clone()), drain.clone());
         tasks.push(spawn(async move { log_end("the relay", served.await, &drain) }));
     }
     Ok(registry)

@@ -14,6 +14,10 @@ use service_kit::{
 
 use crate::{
     limits::RELAY_PEERS_MAX,
+    mesh::{
+        Bounds,
+        limits::{PEERS_MAX, STREAM_BYTES_MAX, TOTAL_BYTES_MAX},
+    },
     quota::{Quotas, Rate},
     secured::{ClientArgs, TOKEN_AUDIENCE},
 };
@@ -47,6 +51,19 @@ pub struct Settings {
     #[arg(long, env = "CONCORDAT_RELAY", value_delimiter = ',', value_name = "HOST:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relay: Option<Vec<String>>,
+    /// host:port where a gateway without a cluster (`mls-gateway mesh`) listens for gateways: DiMLS groups are brought from there, as they
+    /// are from every --relay. Repeat for each; separate them by commas in the environment.
+    #[arg(long, env = "CONCORDAT_MESH_PEERS", value_delimiter = ',', value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh_peer: Option<Vec<String>>,
+    /// Bytes kept of one member's stream of a DiMLS group [default: 64 MiB]. Beyond that its oldest items are dropped.
+    #[arg(long, env = "CONCORDAT_MESH_STREAM_BYTES", value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh_stream_bytes: Option<u64>,
+    /// Bytes kept of all DiMLS groups [default: 8 GiB]. Beyond that the largest stream loses its oldest items.
+    #[arg(long, env = "CONCORDAT_MESH_TOTAL_BYTES", value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh_total_bytes: Option<u64>,
     /// How far apart the ordering nodes are, as they are told it: lan, region or wan [default: lan]. It decides how soon a DeMLS group
     /// carries on without a quorum.
     #[arg(long, env = "CONCORDAT_PROFILE", value_name = "PROFILE")]
@@ -146,6 +163,10 @@ pub struct Config {
     pub relay_listen: Option<String>,
     /// host:port of other gateways' relays.
     pub relay: Vec<String>,
+    /// host:port of gateways without a cluster, which DiMLS groups are brought from.
+    pub mesh_peers: Vec<String>,
+    /// How much of DiMLS groups is kept.
+    pub mesh_bounds: Bounds,
     /// How far apart the ordering nodes are.
     pub profile: Profile,
     /// Addresses that are reached in another way than they are known by.
@@ -168,6 +189,9 @@ impl Settings {
             data_dir: None,
             relay_listen: None,
             relay: None,
+            mesh_peer: None,
+            mesh_stream_bytes: Some(STREAM_BYTES_MAX),
+            mesh_total_bytes: Some(TOTAL_BYTES_MAX),
             profile: Some(Profile::default().to_string()),
             resolve: None,
             tls_cert: None,
@@ -277,6 +301,19 @@ impl Settings {
         if self.data_dir.is_none() && (self.relay_listen.is_some() || !relay.is_empty()) {
             return Err(SettingsError::value("data_dir", "a directory, because a relay is set", "nothing"));
         }
+        let mesh_peers = self.mesh_peer.unwrap_or_default();
+        mesh_peers.iter().try_for_each(|peer| check_address("mesh_peer", peer))?;
+        if mesh_peers.len() + relay.len() > PEERS_MAX {
+            let (expected, got) = (format!("at most {PEERS_MAX} gateways"), mesh_peers.len() + relay.len());
+            return Err(SettingsError::value("mesh_peer", expected, got));
+        }
+        if self.data_dir.is_none() && !mesh_peers.is_empty() {
+            return Err(SettingsError::value("data_dir", "a directory, because mesh_peer is set", "nothing"));
+        }
+        let mesh_bounds = Bounds {
+            stream_bytes: self.mesh_stream_bytes.unwrap_or(STREAM_BYTES_MAX),
+            total_bytes: self.mesh_total_bytes.unwrap_or(TOTAL_BYTES_MAX),
+        };
         let profile = self.profile.unwrap_or_default();
         let profile = if profile.is_empty() { Ok(Profile::default()) } else { profile.parse() };
         let profile =
@@ -284,6 +321,8 @@ impl Settings {
         Ok(Config {
             relay_listen: self.relay_listen,
             relay,
+            mesh_peers,
+            mesh_bounds,
             profile,
             listen: address("listen", self.listen)?,
             admin_listen: address("admin_listen", self.admin_listen)?,

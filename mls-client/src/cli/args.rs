@@ -72,11 +72,8 @@ pub(super) enum Command {
     },
     /// Start a group.
     Create {
-        /// What the group is, for good: `mls` has one agreed order, and waits while there is no quorum (the choice for most groups);
-        /// `demls` goes on in every part of a split network, and puts itself together again afterwards (for ships, field networks and
-        /// federations that must not stand still, where a removed member may read a little longer in a part that has not heard of it);
-        /// `dimls` needs no order at all, as every member has a Send Group of its own.
-        #[arg(long, value_enum, default_value_t = KindArg::Mls, hide_possible_values = true)]
+        /// What the group is, for good.
+        #[arg(long, value_enum, default_value_t = KindArg::Mls)]
         kind: KindArg,
         /// With `--kind dimls`: the other members. They are named once, for good. Repeat for each.
         #[arg(long, value_name = "NAME")]
@@ -173,8 +170,13 @@ pub(super) enum DgroupCommand {
 /// The kinds of groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum KindArg {
+    /// One agreed order; waits while there is no quorum. Choose it for most groups: the smallest updates, one state for all.
     Mls,
+    /// Goes on in every part of a split network, and puts itself together again afterwards. Choose it for ships, field networks and
+    /// federations that must not stand still; a removed member may read a little longer in a part that has not heard of it.
     Demls,
+    /// Needs no order and no quorum at all: every member has a Send Group of its own. Choose it for small groups whose gateways meet
+    /// seldom; an update costs a commit of every member, and the members are named once, with --with.
     Dimls,
 }
 

@@ -3,7 +3,11 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::Context;
-use mls_client::{Committed, DEFAULT_CIPHERSUITE, GroupId, GroupKind, Identity, NewGroup, Status, Store};
+use mls_client::{
+    Committed, DEFAULT_CIPHERSUITE, Error, GroupId, GroupKind, Identity, NewGroup, Status, Store,
+};
+
+use tonic::Code;
 
 use super::{
     args::{Args, GroupArg, KindArg},
@@ -18,7 +22,16 @@ pub(super) async fn identity(args: &Args, state: &Path, name: Option<&str>) -> a
         Identity::create(&mut store, id, DEFAULT_CIPHERSUITE)?;
         println!("You are {name}. The identity is in {}.", state.display());
         let session = Session::over(args, store)?;
-        let count = session.client.publish_key_packages().await.context(
+        let published = session.client.publish_key_packages().await;
+        if let Err(Error::Call(error)) = &published
+            && error.code == Code::Unimplemented
+        {
+            println!(
+                "This gateway has no cluster: it serves groups of kind `dimls` only, where nobody is invited."
+            );
+            return Ok(());
+        }
+        let count = published.context(
             "the identity is stored, but others cannot invite it before its KeyPackages are published; `join` tries again",
         )?;
         println!("Others can invite you: {} KeyPackages are published.", count.one_time);

@@ -66,10 +66,14 @@ pub(super) async fn create(args: &Args, state: &Path, with: &[String]) -> anyhow
 /// Takes part in every DGroup that names this client.
 pub(super) async fn join(args: &Args, state: &Path) -> anyhow::Result<()> {
     let (mut store, identity) = open(state)?;
-    let remote = Remote::new(&args.gateway, identity.client_id())?;
+    let remote = Remote::new(&args.gateway, identity.client_id(), &args.security()?)?;
     let known = store.dgroups()?;
     drop(identity);
-    for setup in remote.list().await?.into_iter().filter(|setup| !known.contains(&setup.id())) {
+    let listed = remote.list().await?;
+    if listed.is_empty() {
+        eprintln!("No DiMLS group at this gateway names this client. Try again when the gateways have met.");
+    }
+    for setup in listed.into_iter().filter(|setup| !known.contains(&setup.id())) {
         let identity = Identity::load(&store)?.ok_or(Error::NoIdentity)?;
         let session = Session::create(store, identity, &setup, Policy::default(), now())?;
         println!("{}", hex::encode(setup.id().0));
@@ -93,7 +97,7 @@ pub(super) async fn watch(args: &Args, state: &Path, id: Option<&str>) -> anyhow
     for message in session.messages(0, usize::MAX)? {
         println!("{}: {}", show::name(message.sender.as_bytes()), show::text(&message.body));
     }
-    let remote = Remote::new(&args.gateway, session.client_id())?;
+    let remote = Remote::new(&args.gateway, session.client_id(), &args.security()?)?;
     let (events, mut told) = mpsc::channel(EVENTS);
     let following = follow(Shared::new(session), remote, SystemClock::shared(), PULSE, events);
     tokio::pin!(following);
@@ -123,7 +127,7 @@ fn show_event(event: &Event) {
 
 /// Sends what is in the outbox, and takes in what there is meanwhile. What cannot be sent now is sent by the next command.
 async fn deliver(args: &Args, session: Session<Store>) -> anyhow::Result<Store> {
-    let remote = Remote::new(&args.gateway, session.client_id())?;
+    let remote = Remote::new(&args.gateway, session.client_id(), &args.security()?)?;
     let shared = Shared::new(session);
     let (events, mut told) = mpsc::channel(EVENTS);
     let sent = async {

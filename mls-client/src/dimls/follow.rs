@@ -111,6 +111,8 @@ async fn round<R: Records>(
     let mut told: BoxStream<'static, _> = remote.subscribe(&id, &cursor).await?;
     let mut beat = tokio::time::interval(pulse);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Whoever was away first learns what happened, and then asks what is to be done about it.
+    let mut caught_up = false;
     loop {
         send(shared, remote).await?;
         let news = tokio::select! {
@@ -119,9 +121,12 @@ async fn round<R: Records>(
                 Some(Err(error)) => return Err(error.into()),
                 Some(Ok(Delivery::Item(item))) => shared.lock().receive(item, clock.now_ms())?,
                 Some(Ok(Delivery::Dropped { owner, to })) => shared.lock().skip(&owner, to, clock.now_ms())?,
-                Some(Ok(Delivery::CaughtUp)) => Vec::new(),
+                Some(Ok(Delivery::CaughtUp)) => {
+                    caught_up = true;
+                    Vec::new()
+                }
             },
-            _ = beat.tick() => shared.lock().tick(clock.now_ms())?,
+            _ = beat.tick(), if caught_up => shared.lock().tick(clock.now_ms())?,
             () = shared.changed.notified() => Vec::new(),
         };
         for event in news {

@@ -9,8 +9,9 @@ pub const WAITING_ITEMS: usize = 512;
 /// Bytes of those items.
 pub const WAITING_BYTES: usize = 8 * 1024 * 1024;
 
-/// PSKs of one Send Group that are kept for commits still to come; the oldest beyond are deleted.
-pub const PSKS_KEPT: usize = 64;
+/// PSKs of one Send Group that are kept for commits still to come; the oldest beyond are deleted. A Send Group may so go through that many
+/// epochs while a commit that takes one of them is on its way.
+pub const PSKS_KEPT: usize = 512;
 
 /// How long the next item of a member may wait for a PSK, in milliseconds. After that its Send Group counts as lost, until its owner
 /// replaces this member's leaf.

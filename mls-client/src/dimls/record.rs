@@ -35,6 +35,9 @@ pub(super) struct Record {
     pub(super) removals: Removals,
     pub(super) replaced_at: u64,
     pub(super) unacknowledged_since: Option<u64>,
+    /// When this client last looked at the time: silence of others is only counted while it is there itself.
+    #[serde(default)]
+    pub(super) looked_at: u64,
     /// Received messages so far.
     pub(super) messages: u64,
 }

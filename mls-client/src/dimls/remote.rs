@@ -1,6 +1,5 @@
 //! The way to a gateway for DiMLS groups: `concordat.gateway.v1.DimlsGroups`.
 
-use bytes::Bytes;
 use concordat_proto::gateway::v1::{
     CreateDgroupRequest, DimlsItem, DroppedItems, ListDgroupsRequest, StreamPosition, StreamPositions,
     SubmitItemRequest, SubscribeItemsRequest, dimls_groups_client::DimlsGroupsClient,
@@ -11,22 +10,15 @@ use group_log::{
     ClientId,
     dimls::{DgroupId, Setup},
 };
-use service_kit::net::{Connector, SharedNetwork, tcp_network};
-use tonic::{
-    Request,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint},
-};
+use service_kit::net::{SharedNetwork, tcp_network};
+use tonic::transport::Channel;
 
 use super::item::Item;
 use crate::{
     error::Error,
-    limits::{CALL_TIMEOUT, CONNECT_TIMEOUT, KEEP_ALIVE_INTERVAL, MAX_ANSWER_BYTES},
-    transport::CallError,
+    limits::MAX_ANSWER_BYTES,
+    transport::{CallError, Security, line::Line},
 };
-
-/// The metadata key that names the calling client.
-const CLIENT_KEY: &str = "concordat-client-bin";
 
 /// What a gateway tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,56 +40,40 @@ pub enum Delivery {
 #[derive(Clone, Debug)]
 pub struct Remote {
     gateway: DimlsGroupsClient<Channel>,
-    client: Bytes,
+    line: Line,
 }
 
 impl Remote {
-    /// For `client` to the gateway at `url` (such as `http://127.0.0.1:7400`), over TCP. Does not connect yet.
-    pub fn new(url: &str, client: &ClientId) -> Result<Self, Error> {
-        Self::over(tcp_network(), url, client)
+    /// For `client` to the gateway at `url`, over TCP: `http://host:port` for one that runs with `--insecure-dev`, `https://host:port` for
+    /// all others. Does not connect yet. Needs a tokio runtime.
+    pub fn new(url: &str, client: &ClientId, security: &Security) -> Result<Self, Error> {
+        Self::over(tcp_network(), url, client, security)
     }
 
     /// The same over another network.
-    pub fn over(network: SharedNetwork, url: &str, client: &ClientId) -> Result<Self, Error> {
-        let whole = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-        if !whole.starts_with("http://") {
-            let message = "DiMLS groups are reached in plaintext only (http://host:port) so far; put a TLS tunnel in front";
-            return Err(Error::Invalid(message.into()));
-        }
-        let channel = Endpoint::from_shared(whole)
-            .map_err(|e| {
-                Error::Invalid(format!("`{url}` is not the URL of a gateway: {e}; expected http://host:port"))
-            })?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_while_idle(true)
-            .connect_with_connector_lazy(Connector::new(network));
-        let gateway = DimlsGroupsClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        Ok(Remote { gateway, client: client.to_bytes() })
-    }
-
-    fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert_bin(CLIENT_KEY, MetadataValue::from_bytes(&self.client));
-        request
-    }
-
-    fn timed<T>(&self, message: T) -> Request<T> {
-        let mut request = self.request(message);
-        request.set_timeout(CALL_TIMEOUT);
-        request
+    pub fn over(
+        network: SharedNetwork,
+        url: &str,
+        client: &ClientId,
+        security: &Security,
+    ) -> Result<Self, Error> {
+        let line = Line::to(network, url, client, security)?;
+        let gateway =
+            DimlsGroupsClient::new(line.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        Ok(Remote { gateway, line })
     }
 
     /// Begins a DGroup, or brings it to a gateway that has not heard of it.
     pub async fn create(&self, setup: &Setup) -> Result<(), CallError> {
-        let request = self.timed(CreateDgroupRequest { setup: setup.encode().into() });
+        let request = self.line.timed(CreateDgroupRequest { setup: setup.encode().into() })?;
         self.gateway.clone().create_dgroup(request).await?;
         Ok(())
     }
 
     /// The DGroups that this client is to be in.
     pub async fn list(&self) -> Result<Vec<Setup>, CallError> {
-        let listed = self.gateway.clone().list_dgroups(self.timed(ListDgroupsRequest {})).await?.into_inner();
+        let listed =
+            self.gateway.clone().list_dgroups(self.line.timed(ListDgroupsRequest {})?).await?.into_inner();
         // What this version cannot read is for a newer one.
         Ok(listed.setups.iter().filter_map(|setup| Setup::decode(setup).ok()).collect())
     }
@@ -110,7 +86,8 @@ impl Remote {
             message: item.message.clone(),
             welcome: item.welcome.clone(),
         };
-        let request = self.timed(SubmitItemRequest { dgroup_id: dgroup.to_bytes(), item: Some(wire) });
+        let request =
+            self.line.timed(SubmitItemRequest { dgroup_id: dgroup.to_bytes(), item: Some(wire) })?;
         Ok(self.gateway.clone().submit_item(request).await?.into_inner().contiguous)
     }
 
@@ -125,7 +102,7 @@ impl Remote {
             dgroup_id: dgroup.to_bytes(),
             cursor: cursor.iter().map(position).collect(),
         };
-        let told = self.gateway.clone().subscribe_items(self.request(request)).await?.into_inner();
+        let told = self.gateway.clone().subscribe_items(self.line.request(request)?).await?.into_inner();
         let delivery = |answer: Result<_, tonic::Status>| match answer {
             Err(status) => Some(Err(status.into())),
             Ok(answer) => read(answer).map(Ok),

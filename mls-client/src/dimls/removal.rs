@@ -62,6 +62,12 @@ impl Removals {
     }
 }
 
+/// How much of the time since a member last looked at it counts as its own absence, and so not as the silence of others. Whoever is there
+/// looks more often than it replaces leaves. All times in milliseconds.
+pub fn own_absence(looked_at: u64, now_ms: u64, replace_every_ms: u64) -> u64 {
+    now_ms.saturating_sub(looked_at).saturating_sub(replace_every_ms)
+}
+
 /// Which generations of one's own KeyPackages may be deleted: owners use them in rising order, so a generation is over when every
 /// remaining owner has used it or a newer one. At most `keep` of the newest stay in any case; the newest stays always.
 pub fn spent_generations(
@@ -102,6 +108,13 @@ mod tests {
         assert_eq!(removals.owed(0, &set(&[0, 1, 2, 3]), &heard, 1000, 900), set(&[2, 3]));
         assert_eq!(removals.owed(0, &set(&[0, 1]), &heard, 1000, 900), set(&[]), "nobody is removed twice");
         assert_eq!(removals.remaining(4), set(&[0, 1, 3]));
+    }
+
+    #[test]
+    fn whoever_was_away_does_not_take_the_others_for_gone() {
+        assert_eq!(own_absence(1000, 1250, 300), 0, "it was there all the time");
+        assert_eq!(own_absence(1000, 11_300, 300), 10_000);
+        assert_eq!(own_absence(1000, 900, 300), 0, "clocks go back now and then");
     }
 
     #[test]

@@ -15,36 +15,17 @@ use concordat_proto::{
 };
 use futures::{FutureExt, StreamExt, future::ready};
 use group_log::ClientId;
-use service_kit::net::{Connector, SharedNetwork, tcp_network};
-use tonic::{
-    Code, Request, Status,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint},
-};
+use service_kit::net::{SharedNetwork, tcp_network};
+use tonic::{Code, Status, transport::Channel};
 
-use super::{Call, CallError, CallStream, Security, Transport};
-use crate::{
-    error::Error,
-    limits::{CALL_TIMEOUT, CONNECT_TIMEOUT, KEEP_ALIVE_INTERVAL, MAX_ANSWER_BYTES},
-};
-
-/// The metadata key that names the calling client.
-const CLIENT_KEY: &str = "concordat-client-bin";
+use super::{Call, CallError, CallStream, Security, Transport, line::Line};
+use crate::{error::Error, limits::MAX_ANSWER_BYTES};
 
 /// One connection to a gateway, made when it is needed and again when it is lost.
 #[derive(Debug, Clone)]
 pub struct GrpcTransport {
     gateway: GatewayClient<Channel>,
-    proof: Proof,
-}
-
-/// How calls say which client they come from.
-#[derive(Debug, Clone)]
-enum Proof {
-    /// By its own word, in plaintext.
-    Claimed(Bytes),
-    /// By a certificate, which the connection shows, or by a token.
-    Shown(Security),
+    line: Line,
 }
 
 impl GrpcTransport {
@@ -68,54 +49,11 @@ impl GrpcTransport {
         client: &ClientId,
         security: &Security,
     ) -> Result<Self, Error> {
-        let invalid = |why: String| {
-            Error::Invalid(format!("`{url}` is not the URL of a gateway: {why}; expected https://host:port"))
-        };
-        let whole = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-        let secure = match whole.split_once("://") {
-            Some(("http", _)) => false,
-            Some(("https", _)) => true,
-            _ => return Err(invalid("only https and http are supported".into())),
-        };
-        if !secure && (security.token.is_some() || security.certificate.is_some()) {
-            return Err(invalid("a token or a certificate is only shown over TLS".into()));
-        }
-        // The connector encrypts, so to tonic it is a plain connection.
-        let plain = whole.replacen("https://", "http://", 1);
-        let endpoint = Endpoint::from_shared(plain).map_err(|e| invalid(e.to_string()))?;
-        let network = if secure { security.over(network)? } else { network };
-        let channel = endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_while_idle(true)
-            .connect_with_connector_lazy(Connector::new(network));
-        let gateway = GatewayClient::new(channel)
+        let line = Line::to(network, url, client, security)?;
+        let gateway = GatewayClient::new(line.channel.clone())
             .max_decoding_message_size(MAX_ANSWER_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES);
-        let proof = if secure { Proof::Shown(security.clone()) } else { Proof::Claimed(client.to_bytes()) };
-        Ok(GrpcTransport { gateway, proof })
-    }
-
-    fn request<T>(&self, message: T) -> Result<Request<T>, CallError> {
-        let mut request = Request::new(message);
-        match &self.proof {
-            Proof::Claimed(client) => {
-                request.metadata_mut().insert_bin(CLIENT_KEY, MetadataValue::from_bytes(client));
-            }
-            Proof::Shown(security) => {
-                if let Some(token) = security.token()? {
-                    request.metadata_mut().insert("authorization", token);
-                }
-            }
-        }
-        Ok(request)
-    }
-
-    /// A request that must be answered within [`CALL_TIMEOUT`].
-    fn timed<T>(&self, message: T) -> Result<Request<T>, CallError> {
-        let mut request = self.request(message)?;
-        request.set_timeout(CALL_TIMEOUT);
-        Ok(request)
+        Ok(GrpcTransport { gateway, line })
     }
 }
 
@@ -126,11 +64,11 @@ fn missing(what: &str) -> CallError {
 /// A call whose answer is one field that must be there.
 macro_rules! call {
     ($self:ident, $method:ident, $request:expr) => {{
-        let (mut gateway, request) = ($self.gateway.clone(), $self.timed($request));
+        let (mut gateway, request) = ($self.gateway.clone(), $self.line.timed($request));
         async move { Ok(gateway.$method(request?).await?.into_inner()) }.boxed()
     }};
     ($self:ident, $method:ident, $request:expr, $field:ident) => {{
-        let (mut gateway, request) = ($self.gateway.clone(), $self.timed($request));
+        let (mut gateway, request) = ($self.gateway.clone(), $self.line.timed($request));
         async move {
             gateway.$method(request?).await?.into_inner().$field.ok_or_else(|| missing(stringify!($field)))
         }
@@ -148,7 +86,7 @@ impl Transport for GrpcTransport {
     }
 
     fn subscribe(&self, request: SubscribeRequest) -> Call<'_, CallStream<SubscribeResponse>> {
-        let (mut gateway, request) = (self.gateway.clone(), self.request(request));
+        let (mut gateway, request) = (self.gateway.clone(), self.line.request(request));
         async move {
             let stream = gateway.subscribe(request?).await?.into_inner();
             Ok(stream.map(|item| item.map_err(CallError::from)).boxed())
@@ -207,7 +145,7 @@ impl Transport for GrpcTransport {
     }
 
     fn watch_welcomes(&self, request: WatchWelcomesRequest) -> Call<'_, CallStream<PendingWelcome>> {
-        let (mut gateway, request) = (self.gateway.clone(), self.request(request));
+        let (mut gateway, request) = (self.gateway.clone(), self.line.request(request));
         async move {
             let stream = gateway.watch_welcomes(request?).await?.into_inner();
             Ok(stream
@@ -218,7 +156,7 @@ impl Transport for GrpcTransport {
     }
 
     fn ack_welcomes(&self, request: AckWelcomesRequest) -> Call<'_, u32> {
-        let (mut gateway, request) = (self.gateway.clone(), self.timed(request));
+        let (mut gateway, request) = (self.gateway.clone(), self.line.timed(request));
         async move { Ok(gateway.ack_welcomes(request?).await?.into_inner().left) }.boxed()
     }
 }

@@ -2,6 +2,7 @@
 
 mod error;
 mod grpc;
+pub(crate) mod line;
 mod security;
 
 use bytes::Bytes;

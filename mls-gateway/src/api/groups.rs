@@ -35,7 +35,14 @@ impl Api {
         self.meter.client(&author, request.group_info.len())?;
         let _under_way = self.meter.group(&group_id, request.group_info.len())?;
         if matches!(log::GroupKind::try_from(request.kind), Ok(log::GroupKind::Unspecified) | Err(_)) {
-            return Err(GatewayError::bad_field("kind", "MLS, DEMLS or DIMLS", request.kind));
+            return Err(GatewayError::bad_field("kind", "MLS or DEMLS", request.kind));
+        }
+        if request.kind == i32::from(log::GroupKind::Dimls) {
+            return Err(GatewayError::bad_field(
+                "kind",
+                "MLS or DEMLS here; a DIMLS group has no log: create it with concordat.gateway.v1.DimlsGroups/CreateDgroup",
+                "DIMLS",
+            ));
         }
         if let Some(policy) = &request.policy {
             check_policy(policy)?;

@@ -8,7 +8,8 @@ use concordat_proto::{
     gateway::v1::{
         self as pb, CreateDgroupRequest, CreateDgroupResponse, DroppedItems, ListDgroupsRequest,
         ListDgroupsResponse, StreamPosition, StreamPositions, SubmitItemRequest, SubmitItemResponse,
-        SubscribeItemsRequest, SubscribeItemsResponse, dimls_groups_server::DimlsGroups,
+        SubscribeItemsRequest, SubscribeItemsResponse,
+        dimls_groups_server::{DimlsGroups, DimlsGroupsServer},
         subscribe_items_response::Event,
     },
     log::v1::Reason,
@@ -25,19 +26,22 @@ use tonic::{Request, Response, Status};
 
 use super::{
     check::check,
-    limits::{EVENTS_MAX, LISTED_MAX, PAGE_ITEMS, SETUP_BYTES_MAX},
+    limits::{DGROUPS_MAX, EVENTS_MAX, LISTED_MAX, PAGE_ITEMS, SETUP_BYTES_MAX},
     store::{MeshStore, StoreError, Stored},
 };
 use crate::{
     error::GatewayError,
     identity::{Authenticator, Caller},
+    limits::{CLIENT_MESSAGE_BYTES_MAX, CLUSTER_MESSAGE_BYTES_MAX},
+    metrics,
     quota::Meter,
 };
 
 /// The service. Clones share everything.
 #[derive(Clone)]
 pub struct DimlsApi {
-    pub(crate) store: Arc<MeshStore>,
+    /// Nothing in a gateway that keeps no data.
+    pub(crate) store: Option<Arc<MeshStore>>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) drain: Drain,
@@ -46,7 +50,10 @@ pub struct DimlsApi {
 impl From<StoreError> for GatewayError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Full => GatewayError::overloaded("the number of DiMLS groups", error),
+            StoreError::Full => GatewayError::overloaded("the number of DiMLS groups", DGROUPS_MAX),
+            StoreError::NoRoom(bytes) => {
+                GatewayError::overloaded("what this gateway keeps of DiMLS groups", format!("{bytes} bytes"))
+            }
             other => GatewayError::Storage(other.to_string()),
         }
     }
@@ -74,14 +81,26 @@ fn metered(id: &DgroupId) -> Result<GroupId, GatewayError> {
 }
 
 impl DimlsApi {
+    /// The service to be served.
+    pub(crate) fn into_service(self) -> DimlsGroupsServer<Self> {
+        DimlsGroupsServer::new(self)
+            .max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(CLUSTER_MESSAGE_BYTES_MAX)
+    }
+
+    fn store(&self) -> Result<&Arc<MeshStore>, GatewayError> {
+        self.store.as_ref().ok_or(GatewayError::NoStorage)
+    }
+
     fn client<T>(&self, request: &Request<T>) -> Result<ClientId, GatewayError> {
         Ok(self.authenticator.authenticate(Caller::of(request.metadata(), request.extensions()))?.client)
     }
 
     /// A DGroup of which the caller is a member.
     async fn joined(&self, id: DgroupId, caller: &ClientId) -> Result<Setup, GatewayError> {
-        let setup =
-            on_disk(&self.store, move |store| store.setup(&id)).await?.ok_or(GatewayError::GroupNotFound)?;
+        let setup = on_disk(self.store()?, move |store| store.setup(&id))
+            .await?
+            .ok_or(GatewayError::GroupNotFound)?;
         match setup.number(caller) {
             Some(_) => Ok(setup),
             None => Err(GatewayError::NotYours("only its members use a DGroup")),
@@ -102,7 +121,7 @@ impl DimlsApi {
         if setup.number(&caller).is_none() {
             return Err(GatewayError::NotYours("only a member brings a DGroup"));
         }
-        on_disk(&self.store, move |store| store.create(&setup)).await
+        on_disk(self.store()?, move |store| store.create(&setup)).await
     }
 
     async fn submit(&self, caller: ClientId, request: SubmitItemRequest) -> Result<u64, GatewayError> {
@@ -120,17 +139,18 @@ impl DimlsApi {
         }
         let item = check(&id, &setup, item)?;
         let seq = item.seq;
-        let stored = on_disk(&self.store, move |store| store.insert(&[(id, item)])).await?;
+        let stored = on_disk(self.store()?, move |store| store.insert(&[(id, item)])).await?;
         let refused = |reason, message: &str, facts: [(&str, String); 2]| {
             Err(GatewayError::Refused(convert::refused(reason, format_args!("{message}"), facts)))
         };
+        metrics::mesh_items("client", 1);
         match stored.first() {
             Some(Stored::Kept { contiguous }) => Ok(*contiguous),
             // It was here, and was delivered or can be delivered by nobody.
             Some(Stored::Dropped) => Ok(seq),
             Some(Stored::TooFar { contiguous }) => refused(
                 Reason::EpochAhead,
-                "too many items are missing in front of it; submit those first",
+                "too many items are missing in front of it, or there is no room for it to wait for them; submit those first",
                 [("expected", (contiguous + 1).to_string()), ("got", seq.to_string())],
             ),
             Some(Stored::Conflict) | None => refused(
@@ -147,11 +167,11 @@ impl DimlsApi {
         mut cursor: BTreeMap<ClientId, u64>,
         events: mpsc::Sender<Result<SubscribeItemsResponse, Status>>,
     ) -> Result<(), GatewayError> {
-        let mut marks = self.store.marks();
+        let mut marks = self.store()?.marks();
         let mut told_caught_up = false;
         loop {
             marks.borrow_and_update();
-            let streams = on_disk(&self.store, move |store| store.streams(&id)).await?;
+            let streams = on_disk(self.store()?, move |store| store.streams(&id)).await?;
             let mut moved = false;
             for (owner, stream) in &streams {
                 let read = cursor.entry(owner.clone()).or_default();
@@ -164,8 +184,9 @@ impl DimlsApi {
                 }
                 while *read < stream.last {
                     let (from, to, who) = (*read + 1, stream.last, owner.clone());
-                    let page = on_disk(&self.store, move |store| store.read(&id, &who, from, to, PAGE_ITEMS))
-                        .await?;
+                    let page =
+                        on_disk(self.store()?, move |store| store.read(&id, &who, from, to, PAGE_ITEMS))
+                            .await?;
                     // Dropped in the meantime: the next round says so.
                     let Some(first) = page.first().filter(|first| first.seq == from) else { break };
                     debug_assert_eq!(first.seq, from);
@@ -219,7 +240,7 @@ impl DimlsGroups for DimlsApi {
     ) -> Result<Response<ListDgroupsResponse>, Status> {
         let caller = self.client(&request)?;
         self.meter.read(&caller)?;
-        let setups = on_disk(&self.store, move |store| store.setups_of(&caller, LISTED_MAX)).await?;
+        let setups = on_disk(self.store()?, move |store| store.setups_of(&caller, LISTED_MAX)).await?;
         Ok(Response::new(ListDgroupsResponse { setups }))
     }
 

@@ -13,9 +13,8 @@ use service_kit::{
 };
 
 use super::{
-    MeshGateway, MeshParts,
+    Bounds, DimlsParts, MeshGateway, MeshParts,
     limits::{STREAM_BYTES_MAX, TOTAL_BYTES_MAX},
-    store::Bounds,
 };
 use crate::{
     cli::{LOG_FILTER, listen},
@@ -77,12 +76,14 @@ impl Mesh {
         let mesh_incoming = listen(&secured.gateways, "mesh", &self.mesh_listen, insecure).await?;
         let admin = Some(listen(&network, "admin", &self.admin_listen, insecure).await?);
         let parts = MeshParts {
-            data_dir: self.data_dir,
-            bounds: Bounds { stream_bytes: self.stream_bytes, total_bytes: self.total_bytes },
+            dimls: DimlsParts {
+                bounds: Bounds { stream_bytes: self.stream_bytes, total_bytes: self.total_bytes },
+                peers: self.peers,
+                ..DimlsParts::new(self.data_dir)
+            },
             incoming,
             mesh_incoming,
             admin,
-            peers: self.peers,
             network: secured.gateways,
             rng: Randomness::from_os(),
             authenticator: secured.authenticator,

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use concordat_proto::{
     convert,
     mesh::v1::{
-        FetchRequest, FetchResponse, Range, StreamState, WatchRequest, WatchResponse, mesh_server::Mesh,
+        FetchRequest, FetchResponse, Range, StreamState, WatchRequest, WatchResponse,
+        mesh_server::{Mesh, MeshServer},
     },
 };
 use futures::Stream as Futures;
@@ -21,7 +22,7 @@ use super::{
     limits::{EVENTS_MAX, PAGE_ITEMS, RANGES_MAX, WATCH_PAGE},
     store::{MeshStore, Named},
 };
-use crate::error::GatewayError;
+use crate::{error::GatewayError, limits::CLUSTER_MESSAGE_BYTES_MAX};
 
 /// The service. Clones share everything.
 #[derive(Clone)]
@@ -33,6 +34,11 @@ pub struct Exchange {
 type Answers<T> = Pin<Box<dyn Futures<Item = Result<T, Status>> + Send>>;
 
 impl Exchange {
+    /// The service to be served, to gateways only.
+    pub(crate) fn into_service(self) -> MeshServer<Self> {
+        MeshServer::new(self).max_encoding_message_size(CLUSTER_MESSAGE_BYTES_MAX)
+    }
+
     async fn tell(
         self,
         mut after: u64,

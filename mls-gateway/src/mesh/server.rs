@@ -1,11 +1,8 @@
 //! A gateway without a cluster: its streams, its API, the API for other gateways, and its links to them.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
-use concordat_proto::{
-    FILE_DESCRIPTOR_SET, gateway::v1::dimls_groups_server::DimlsGroupsServer,
-    mesh::v1::mesh_server::MeshServer,
-};
+use concordat_proto::{FILE_DESCRIPTOR_SET, gateway::v1::dimls_groups_server::DimlsGroupsServer};
 use service_kit::{
     admin::{self, Readiness},
     clock::SystemClock,
@@ -21,42 +18,22 @@ use tonic::{Request, service::interceptor::InterceptedService, transport::Server
 use super::{
     api::DimlsApi,
     exchange::Exchange,
-    limits::PEERS_MAX,
-    link::Link,
-    store::{Bounds, MeshStore, StoreError},
+    keep::{DimlsParts, KeepError},
+    store::MeshStore,
 };
 use crate::{
     identity::{Authenticator, TrustMetadata},
-    limits::{
-        CLIENT_MESSAGE_BYTES_MAX, CLUSTER_MESSAGE_BYTES_MAX, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT,
-        SHUTDOWN_DEADLINE, STREAMS_PER_CONNECTION_MAX,
-    },
+    limits::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, SHUTDOWN_DEADLINE, STREAMS_PER_CONNECTION_MAX},
+    metrics,
     quota::{Meter, Quotas},
 };
 
 /// Why it could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The folder cannot be made.
-    #[error("cannot keep data in {path}: {source}; choose another folder with --data-dir")]
-    Folder {
-        /// Which folder.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The storage.
+    /// Streams can not be kept.
     #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Another gateway's address.
-    #[error("the address of a gateway, `{0}`, is not usable; expected host:port")]
-    Peer(String),
-    /// Too many other gateways.
-    #[error("{got} other gateways are named, the limit is {PEERS_MAX}; a mesh need not be complete")]
-    TooManyPeers {
-        /// How many.
-        got: usize,
-    },
+    Keep(#[from] KeepError),
     /// Metrics could not be set up.
     #[error(transparent)]
     Metrics(#[from] RecorderError),
@@ -67,19 +44,15 @@ pub enum StartError {
 
 /// What it is made from.
 pub struct MeshParts {
-    /// Where streams are kept.
-    pub data_dir: PathBuf,
-    /// How much is kept.
-    pub bounds: Bounds,
+    /// What keeps streams.
+    pub dimls: DimlsParts,
     /// Where clients connect.
     pub incoming: Incoming,
     /// Where other gateways connect.
     pub mesh_incoming: Incoming,
     /// Where the admin endpoints are served, if they are.
     pub admin: Option<Incoming>,
-    /// host:port of other gateways that this one pulls from.
-    pub peers: Vec<String>,
-    /// How they are reached.
+    /// How other gateways are reached.
     pub network: SharedNetwork,
     /// Where the storage's id and the jitter of retries come from.
     pub rng: Randomness,
@@ -92,28 +65,15 @@ pub struct MeshParts {
 impl MeshParts {
     /// A gateway that believes what its callers say about who they are.
     pub fn trusting(
-        data_dir: PathBuf,
-        bounds: Bounds,
+        dimls: DimlsParts,
         incoming: Incoming,
         mesh_incoming: Incoming,
-        peers: Vec<String>,
         network: SharedNetwork,
         rng: Randomness,
     ) -> Self {
         let authenticator = Arc::new(TrustMetadata);
         let gatekeeper = Gatekeeper::open();
-        Self {
-            data_dir,
-            bounds,
-            incoming,
-            mesh_incoming,
-            admin: None,
-            peers,
-            network,
-            rng,
-            authenticator,
-            gatekeeper,
-        }
+        Self { dimls, incoming, mesh_incoming, admin: None, network, rng, authenticator, gatekeeper }
     }
 }
 
@@ -129,31 +89,22 @@ pub struct MeshGateway {
 impl MeshGateway {
     /// Starts serving. Needs nobody else.
     pub fn start(parts: MeshParts) -> Result<Self, StartError> {
-        if parts.peers.len() > PEERS_MAX {
-            return Err(StartError::TooManyPeers { got: parts.peers.len() });
-        }
         let recorder = recorder()?;
-        std::fs::create_dir_all(&parts.data_dir)
-            .map_err(|source| StartError::Folder { path: parts.data_dir.clone(), source })?;
-        let store = MeshStore::open(&parts.data_dir, parts.bounds, parts.rng.bytes())?;
+        metrics::describe();
+        service_kit::tls::describe();
+        let mut tasks = Vec::new();
+        let store = parts.dimls.keep(&parts.network, &parts.rng, &mut tasks)?;
         let (drain, readiness) = (Drain::new(), Readiness::new());
         let (address, mesh_address) = (parts.incoming.local_addr(), parts.mesh_incoming.local_addr());
         let api = DimlsApi {
-            store: Arc::clone(&store),
+            store: Some(Arc::clone(&store)),
             authenticator: parts.authenticator,
             meter: Arc::new(Meter::new(Quotas::default(), SystemClock::shared())),
             drain: drain.clone(),
         };
         let exchange = Exchange { store: Arc::clone(&store), drain: drain.clone() };
-        let mut tasks = vec![
-            serve_clients(parts.incoming, api, drain.clone())?,
-            serve_gateways(parts.mesh_incoming, exchange, parts.gatekeeper, drain.clone()),
-        ];
-        for peer in parts.peers {
-            let link = Link::new(Arc::clone(&store), peer.clone(), parts.network.clone(), parts.rng.fork())
-                .map_err(|_| StartError::Peer(peer))?;
-            tasks.push(spawn(link.run()));
-        }
+        tasks.push(serve_clients(parts.incoming, api, drain.clone())?);
+        tasks.push(serve_gateways(parts.mesh_incoming, exchange, parts.gatekeeper, drain.clone()));
         if let Some(admin) = parts.admin {
             let part = readiness.part("storage");
             part.set_ready();
@@ -218,9 +169,7 @@ fn serve_clients(
         .with_service_name("concordat.gateway.v1.DimlsGroups")
         .build_v1()?;
     let (health, health_service) = tonic_health::server::health_reporter();
-    let service = DimlsGroupsServer::new(api)
-        .max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(CLUSTER_MESSAGE_BYTES_MAX);
+    let service = api.into_service();
     let hold = drain.hold();
     Ok(spawn(async move {
         health.set_serving::<DimlsGroupsServer<DimlsApi>>().await;
@@ -242,7 +191,7 @@ fn serve_gateways(
     gatekeeper: Gatekeeper,
     drain: Drain,
 ) -> AbortOnDropHandle<()> {
-    let service = MeshServer::new(exchange).max_encoding_message_size(CLUSTER_MESSAGE_BYTES_MAX);
+    let service = exchange.into_service();
     let service = InterceptedService::new(service, move |request: Request<()>| {
         gatekeeper.admit(request.extensions(), &[RoleKind::Gateway]).map(|_| request)
     });

@@ -14,25 +14,13 @@ use tokio::sync::watch;
 use super::{
     check::Item,
     limits::{DGROUPS_MAX, ITEM_OVERHEAD_BYTES, PAGE_BYTES},
-    stream::{Place, Stream},
+    rows,
+    stream::Stream,
 };
+use crate::metrics;
 
-const TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS storage (one INTEGER PRIMARY KEY CHECK (one = 1), id BLOB NOT NULL, mark INTEGER NOT NULL);
-    CREATE TABLE IF NOT EXISTS dgroups (id BLOB PRIMARY KEY, setup BLOB NOT NULL, mark INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS members (client BLOB NOT NULL, dgroup BLOB NOT NULL, PRIMARY KEY (client, dgroup)) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS streams (
-        dgroup BLOB NOT NULL, owner BLOB NOT NULL,
-        first INTEGER NOT NULL, last INTEGER NOT NULL, bytes INTEGER NOT NULL, mark INTEGER NOT NULL,
-        PRIMARY KEY (dgroup, owner)
-    ) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS streams_by_mark ON streams (mark);
-    CREATE INDEX IF NOT EXISTS dgroups_by_mark ON dgroups (mark);
-    CREATE TABLE IF NOT EXISTS items (
-        dgroup BLOB NOT NULL, owner BLOB NOT NULL, seq INTEGER NOT NULL, message BLOB NOT NULL, welcome BLOB NOT NULL,
-        PRIMARY KEY (dgroup, owner, seq)
-    ) WITHOUT ROWID;
-";
+/// The format of the file, as its `user_version`. Another one is refused.
+const FORMAT: u32 = 1;
 
 /// The storage failed, or is at a bound.
 #[derive(Debug, thiserror::Error)]
@@ -43,13 +31,26 @@ pub enum StoreError {
     /// Something stored cannot be read.
     #[error("the storage of DiMLS groups is damaged: {0}; empty it, the other gateways have what was in it")]
     Damaged(&'static str),
+    /// Written by another version.
+    #[error(
+        "the storage of DiMLS groups has format {got}, expected {FORMAT}; use the version that wrote it, or another --data-dir"
+    )]
+    Format {
+        /// As found.
+        got: u32,
+    },
+    /// No more items: what is kept is as large as it may be, and nothing of it can be dropped.
+    #[error(
+        "this gateway keeps {0} bytes of DiMLS groups, and nothing of it can be dropped; raise the bound, or use another gateway"
+    )]
+    NoRoom(u64),
     /// No more DGroups.
     #[error("this gateway keeps {DGROUPS_MAX} DiMLS groups, and takes no more")]
     Full,
 }
 
 /// How much is kept, in bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Of one stream.
     pub stream_bytes: u64,
@@ -67,7 +68,7 @@ pub enum Stored {
     },
     /// Another item has its number.
     Conflict,
-    /// Too many are missing in front of it.
+    /// Too many are missing in front of it, or there is no room for it to wait for them.
     TooFar {
         /// The last one without a gap.
         contiguous: u64,
@@ -113,10 +114,11 @@ impl MeshStore {
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        db.execute_batch(TABLES)?;
-        db.execute("INSERT OR IGNORE INTO storage (one, id, mark) VALUES (1, ?1, 0)", [fresh_id])?;
+        begin(&db, fresh_id)?;
         let (storage_id, mark): ([u8; 16], u64) =
             db.query_row("SELECT id, mark FROM storage", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let bytes: u64 = db.query_row("SELECT bytes FROM storage", [], |row| row.get(0))?;
+        metrics::mesh_bytes(bytes);
         Ok(Arc::new(MeshStore { db: Mutex::new(db), storage_id, bounds, mark: watch::Sender::new(mark) }))
     }
 
@@ -180,35 +182,40 @@ impl MeshStore {
     /// Stores items of known DGroups. The answers are in their order.
     pub fn insert(&self, items: &[(DgroupId, Item)]) -> Result<Vec<Stored>, StoreError> {
         let bounds = self.bounds;
-        let mut answers = Vec::with_capacity(items.len());
+        let (mut answers, mut dropped) = (Vec::with_capacity(items.len()), 0);
         self.transaction(|tx, mark| {
             let mut changed = false;
             for (dgroup, item) in items {
-                let (stored, new) = insert(tx, dgroup, item, mark, &bounds)?;
+                let (stored, new) = rows::insert(tx, dgroup, item, mark, &bounds, &mut dropped)?;
                 changed |= new;
                 answers.push(stored);
             }
             if changed {
-                changed |= keep_total(tx, mark, &bounds)?;
+                rows::keep_total(tx, mark, &bounds, &mut dropped)?;
             }
             Ok(changed)
         })?;
+        metrics::mesh_dropped(dropped);
         Ok(answers)
     }
 
     /// The items in front of `first` are gone everywhere: the stream goes on from there.
     pub fn skip_to(&self, dgroup: &DgroupId, owner: &ClientId, first: u64) -> Result<(), StoreError> {
         self.transaction(|tx, mark| {
-            let (stream, bytes) = load(tx, dgroup, owner)?;
+            let (stream, bytes) = rows::load(tx, dgroup, owner)?;
             if first <= stream.last + 1 {
                 return Ok(false);
             }
-            let stream = advance(tx, dgroup, owner, Stream { first, last: first - 1 })?;
-            tx.execute(
-                "DELETE FROM items WHERE dgroup = ?1 AND owner = ?2 AND seq < ?3",
-                params![dgroup.0, owner.as_bytes(), first],
+            let key = params![dgroup.0, owner.as_bytes(), first];
+            let gone: u64 = tx.query_row(
+                "SELECT coalesce(sum(length(message) + length(welcome) + ?4), 0) FROM items
+                 WHERE dgroup = ?1 AND owner = ?2 AND seq < ?3",
+                params![dgroup.0, owner.as_bytes(), first, ITEM_OVERHEAD_BYTES],
+                |row| row.get(0),
             )?;
-            save(tx, dgroup, owner, stream, bytes, mark)?;
+            tx.execute("DELETE FROM items WHERE dgroup = ?1 AND owner = ?2 AND seq < ?3", key)?;
+            let stream = rows::advance(tx, dgroup, owner, Stream { first, last: first - 1 })?;
+            rows::save(tx, dgroup, owner, stream, bytes.saturating_sub(gone), mark)?;
             Ok(true)
         })
     }
@@ -229,7 +236,7 @@ impl MeshStore {
 
     /// One stream.
     pub fn stream(&self, dgroup: &DgroupId, owner: &ClientId) -> Result<Stream, StoreError> {
-        Ok(load(&self.db.lock(), dgroup, owner)?.0)
+        Ok(rows::load(&self.db.lock(), dgroup, owner)?.0)
     }
 
     /// Items from .. to of a stream, both included: as many as fit into a page, at least one if there is any.
@@ -295,7 +302,7 @@ impl MeshStore {
 
     /// What is kept, in bytes of items.
     pub fn bytes(&self) -> Result<u64, StoreError> {
-        Ok(self.db.lock().query_row("SELECT coalesce(sum(bytes), 0) FROM streams", [], |row| row.get(0))?)
+        Ok(self.db.lock().query_row("SELECT bytes FROM storage", [], |row| row.get(0))?)
     }
 
     /// Runs `work` with the mark of its changes. It says whether there are any.
@@ -310,140 +317,27 @@ impl MeshStore {
             return Ok(());
         }
         tx.execute("UPDATE storage SET mark = ?1", [mark])?;
+        let bytes: u64 = tx.query_row("SELECT bytes FROM storage", [], |row| row.get(0))?;
         tx.commit()?;
+        metrics::mesh_bytes(bytes);
         self.mark.send_replace(mark);
         Ok(())
     }
 }
 
-fn insert(
-    tx: &Transaction<'_>,
-    dgroup: &DgroupId,
-    item: &Item,
-    mark: u64,
-    bounds: &Bounds,
-) -> Result<(Stored, bool), StoreError> {
-    let owner = &item.owner;
-    let (stream, bytes) = load(tx, dgroup, owner)?;
-    let contiguous = stream.last;
-    let mut same = tx.prepare_cached(
-        "SELECT message = ?4 AND welcome = ?5 FROM items WHERE dgroup = ?1 AND owner = ?2 AND seq = ?3",
-    )?;
-    let here: Option<bool> = same
-        .query_row(
-            params![dgroup.0, owner.as_bytes(), item.seq, item.message.as_ref(), item.welcome.as_ref()],
-            |row| row.get(0),
-        )
-        .optional()?;
-    match (here, stream.place(item.seq)) {
-        (Some(true), _) => return Ok((Stored::Kept { contiguous }, false)),
-        (Some(false), _) => return Ok((Stored::Conflict, false)),
-        (None, Place::Taken) => return Ok((Stored::Dropped, false)),
-        (None, Place::TooFar) => return Ok((Stored::TooFar { contiguous }, false)),
-        (None, Place::Next | Place::Ahead) => {}
-    }
-    let mut put = tx.prepare_cached(
-        "INSERT INTO items (dgroup, owner, seq, message, welcome) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?;
-    put.execute(params![dgroup.0, owner.as_bytes(), item.seq, item.message.as_ref(), item.welcome.as_ref()])?;
-    let bytes = bytes + item.bytes() as u64 + ITEM_OVERHEAD_BYTES;
-    let stream = advance(tx, dgroup, owner, stream)?;
-    let (stream, bytes) = drop_oldest(tx, dgroup, owner, stream, bytes, bounds.stream_bytes)?;
-    save(tx, dgroup, owner, stream, bytes, mark)?;
-    Ok((Stored::Kept { contiguous: stream.last }, true))
-}
-
-/// Moves the end over everything that has no gap any more.
-fn advance(
-    tx: &Transaction<'_>,
-    dgroup: &DgroupId,
-    owner: &ClientId,
-    mut stream: Stream,
-) -> Result<Stream, StoreError> {
-    let mut there = tx.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM items WHERE dgroup = ?1 AND owner = ?2 AND seq = ?3)",
-    )?;
-    while there.query_row(params![dgroup.0, owner.as_bytes(), stream.last + 1], |row| row.get(0))? {
-        stream.last += 1;
-    }
-    Ok(stream)
-}
-
-/// Drops the oldest items until the stream keeps its bound. The newest one stays in any case.
-fn drop_oldest(
-    tx: &Transaction<'_>,
-    dgroup: &DgroupId,
-    owner: &ClientId,
-    mut stream: Stream,
-    mut bytes: u64,
-    bound: u64,
-) -> Result<(Stream, u64), StoreError> {
-    while bytes > bound && stream.first < stream.last {
-        let key = params![dgroup.0, owner.as_bytes(), stream.first];
-        let size: u64 = tx.query_row(
-            "DELETE FROM items WHERE dgroup = ?1 AND owner = ?2 AND seq = ?3
-             RETURNING length(message) + length(welcome)",
-            key,
-            |row| row.get(0),
-        )?;
-        bytes = bytes.saturating_sub(size + ITEM_OVERHEAD_BYTES);
-        stream.first += 1;
-    }
-    Ok((stream, bytes))
-}
-
-/// Takes from the largest streams what all of them are too large by. Returns whether anything was dropped.
-fn keep_total(tx: &Transaction<'_>, mark: u64, bounds: &Bounds) -> Result<bool, StoreError> {
-    let mut dropped = false;
-    loop {
-        let total: u64 = tx.query_row("SELECT coalesce(sum(bytes), 0) FROM streams", [], |row| row.get(0))?;
-        if total <= bounds.total_bytes {
-            return Ok(dropped);
+/// Makes the tables of a new file, or looks whether those of an old one are understood.
+fn begin(db: &Connection, fresh_id: [u8; 16]) -> Result<(), StoreError> {
+    match db.pragma_query_value(None, "user_version", |row| row.get(0))? {
+        FORMAT => Ok(()),
+        0 => {
+            let tx = db.unchecked_transaction()?;
+            tx.execute_batch(rows::TABLES)?;
+            tx.execute("INSERT INTO storage (one, id, mark, bytes) VALUES (1, ?1, 0, 0)", [fresh_id])?;
+            tx.pragma_update(None, "user_version", FORMAT)?;
+            Ok(tx.commit()?)
         }
-        let largest = tx
-            .query_row(
-                "SELECT dgroup, owner, bytes FROM streams WHERE first < last ORDER BY bytes DESC LIMIT 1",
-                [],
-                |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, u64>(2)?)),
-            )
-            .optional()?;
-        let Some((dgroup, owner, before)) = largest else { return Ok(dropped) };
-        let owner = ClientId::new(owner).map_err(|_| StoreError::Damaged("an owner"))?;
-        let dgroup = DgroupId(dgroup);
-        let (stream, bytes) = load(tx, &dgroup, &owner)?;
-        let target = before.saturating_sub(total - bounds.total_bytes);
-        let (stream, bytes) = drop_oldest(tx, &dgroup, &owner, stream, bytes, target)?;
-        save(tx, &dgroup, &owner, stream, bytes, mark)?;
-        dropped = true;
+        got => Err(StoreError::Format { got }),
     }
-}
-
-fn load(db: &Connection, dgroup: &DgroupId, owner: &ClientId) -> Result<(Stream, u64), StoreError> {
-    let mut query =
-        db.prepare_cached("SELECT first, last, bytes FROM streams WHERE dgroup = ?1 AND owner = ?2")?;
-    let found = query
-        .query_row(params![dgroup.0, owner.as_bytes()], |row| {
-            Ok((Stream { first: row.get(0)?, last: row.get(1)? }, row.get(2)?))
-        })
-        .optional()?;
-    Ok(found.unwrap_or((Stream::EMPTY, 0)))
-}
-
-fn save(
-    db: &Connection,
-    dgroup: &DgroupId,
-    owner: &ClientId,
-    stream: Stream,
-    bytes: u64,
-    mark: u64,
-) -> Result<(), StoreError> {
-    let mut put = db.prepare_cached(
-        "INSERT INTO streams (dgroup, owner, first, last, bytes, mark) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (dgroup, owner) DO UPDATE
-         SET first = excluded.first, last = excluded.last, bytes = excluded.bytes, mark = excluded.mark",
-    )?;
-    put.execute(params![dgroup.0, owner.as_bytes(), stream.first, stream.last, bytes, mark])?;
-    Ok(())
 }
 
 #[cfg(test)]

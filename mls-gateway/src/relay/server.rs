@@ -40,6 +40,7 @@ use crate::{
         BRANCH_IDS_MAX, BRANCH_PAGE_BYTES, LOG_BATCH_ENTRIES, RELAY_DIGEST_PAUSE, RELAY_DIGESTS_MAX,
         RELAY_HEARTBEAT, RELAY_HOPS_MAX, RELAY_MESSAGE_BYTES_MAX,
     },
+    mesh::exchange::Exchange,
     metrics,
 };
 
@@ -62,10 +63,11 @@ impl RelayApi {
     }
 }
 
-/// Serves other gateways, which `gatekeeper` tells from others, until the process stops.
+/// Serves other gateways, which `gatekeeper` tells from others, until the process stops: the relay, and the streams of DiMLS groups.
 pub async fn serve(
     incoming: Incoming,
     api: RelayApi,
+    mesh: Option<Exchange>,
     gatekeeper: Gatekeeper,
     drain: Drain,
 ) -> io::Result<()> {
@@ -75,10 +77,12 @@ pub async fn serve(
     let only_gateways = move |request: Request<()>| {
         gatekeeper.admit(request.extensions(), &[RoleKind::Gateway]).map(|_| request)
     };
+    let mesh = mesh.map(|mesh| InterceptedService::new(mesh.into_service(), only_gateways.clone()));
     let served = Server::builder()
         .http2_adaptive_window(Some(true))
         .max_connection_age(CONNECTION_AGE_MAX)
-        .add_service(InterceptedService::new(service, only_gateways));
+        .add_service(InterceptedService::new(service, only_gateways))
+        .add_optional_service(mesh);
     served
         .serve_with_incoming_shutdown(incoming, async move { drain.begun().await })
         .await

@@ -133,6 +133,7 @@ impl<R: Records> Session<R> {
             removals: Removals::default(),
             replaced_at: now_ms,
             unacknowledged_since: None,
+            looked_at: now_ms,
             messages: 0,
         };
         let members = setup.members().len();

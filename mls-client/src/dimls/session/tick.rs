@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::{Event, Member, Records, Session, commit::Plan};
 use crate::dimls::{
     error::DimlsError,
-    policy::{Facts, Step},
+    policy::{Facts, Policy, Step},
+    removal::own_absence,
 };
 
 impl<R: Records> Session<R> {
@@ -15,6 +16,7 @@ impl<R: Records> Session<R> {
         if self.record.removals.by(self.me).is_some() {
             return Ok(Vec::new());
         }
+        self.look_at(now_ms);
         let owed = self.owed(now_ms);
         let additions = self.additions();
         let facts = Facts {
@@ -54,6 +56,27 @@ impl<R: Records> Session<R> {
             events.extend(session.drain(now_ms)?);
             Ok(events)
         })
+    }
+
+    /// Another policy from now on.
+    pub fn set_policy(&mut self, policy: Policy) -> Result<(), DimlsError> {
+        policy.check()?;
+        self.operate(|session| {
+            session.record.policy = policy;
+            Ok(())
+        })
+    }
+
+    /// Whoever was away itself has not heard of anybody, and must not take them all for gone when it is back.
+    fn look_at(&mut self, now_ms: u64) {
+        let away = own_absence(self.record.looked_at, now_ms, self.record.policy.replace_every_ms);
+        self.record.looked_at = now_ms;
+        if away > 0 {
+            for (number, peer) in self.peers.iter_mut().enumerate() {
+                peer.heard = (peer.heard + away).min(now_ms);
+                self.touched.insert(number as Member);
+            }
+        }
     }
 
     /// Whom this owner has to remove.
