@@ -29,8 +29,8 @@ bench: ready ## Measure against etcd and JetStream on this machine; ARGS="peers 
 	$(TARGET_DIR)/release/bench $(or $(ARGS),peers)
 
 .PHONY: demo-mesh
-demo-mesh: ready ## Start seven gateways without any cluster, whose links come and go, and prove what twelve members of a DGroup got
-	$(CARGO) build --release --locked -p mls-gateway -p concordat-demo
+demo-mesh: ready ## Seven gateways whose links come and go, and the proof of what twelve members of a DGroup got; ARGS=--quick
+	$(CARGO) build --release --locked -p ordering-service -p mls-gateway -p concordat-demo
 	$(TARGET_DIR)/release/concordat-demo-mesh $(ARGS)
 
 .PHONY: demo-netsplit

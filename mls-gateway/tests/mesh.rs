@@ -13,9 +13,8 @@ use group_log::{ClientId, dimls::Setup};
 use mls_gateway::{
     identity::CLIENT_KEY,
     mesh::{
-        MeshGateway, MeshParts,
-        limits::{STREAM_BYTES_MAX, TOTAL_BYTES_MAX},
-        store::Bounds,
+        Bounds, DimlsParts, MeshGateway, MeshParts,
+        limits::{DROPPED_PATIENCE, STREAM_BYTES_MAX, TOTAL_BYTES_MAX},
     },
 };
 use openmls::prelude::{BasicCredential, Ciphersuite, CredentialWithKey, MlsGroup};
@@ -28,12 +27,28 @@ const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed2
 const WIDE: Bounds = Bounds { stream_bytes: STREAM_BYTES_MAX, total_bytes: TOTAL_BYTES_MAX };
 
 async fn gateway(dir: &Path, peers: &[String], bounds: Bounds, mesh: &str) -> MeshGateway {
+    patient(dir, peers, bounds, mesh, DROPPED_PATIENCE).await
+}
+
+/// One that waits so long for what another has dropped.
+async fn patient(
+    dir: &Path,
+    peers: &[String],
+    bounds: Bounds,
+    mesh: &str,
+    patience: Duration,
+) -> MeshGateway {
     let network = tcp_network();
     let incoming = network.listen("127.0.0.1:0".into()).await.unwrap();
     let mesh = network.listen(mesh.into()).await.unwrap();
     let rng = Randomness::from_os();
-    MeshGateway::start(MeshParts::trusting(dir.into(), bounds, incoming, mesh, peers.to_vec(), network, rng))
-        .unwrap()
+    let dimls = DimlsParts {
+        bounds,
+        peers: peers.to_vec(),
+        dropped_patience: patience,
+        ..DimlsParts::new(dir.into())
+    };
+    MeshGateway::start(MeshParts::trusting(dimls, incoming, mesh, network, rng)).unwrap()
 }
 
 type Calls = DimlsGroupsClient<Channel>;
@@ -180,4 +195,80 @@ async fn what_was_dropped_at_the_bound_is_said_to_readers_and_other_gateways() {
     let late = gateway(&path("late"), &[first.mesh_address().to_string()], WIDE, "127.0.0.1:0").await;
     knows(&late).await;
     assert_eq!(read(&mut calls(&late).await, 0, 20).await, came);
+}
+
+/// A gateway that has items 1 to `count` of ann, and stops.
+async fn filled(dir: &Path, items: &[DimlsItem], bounds: Bounds) {
+    let gateway = gateway(dir, &[], bounds, "127.0.0.1:0").await;
+    let mut ann = calls(&gateway).await;
+    create(&mut ann).await;
+    for item in items {
+        submit(&mut ann, "ann", item.clone()).await.unwrap();
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_one_gateway_has_dropped_a_third_may_still_bring() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let items = messages("ann", 20);
+    // All three had the beginning. The small one went on and dropped it, the large one went on and did not.
+    filled(&path("behind"), &items[..2], WIDE).await;
+    filled(&path("small"), &items, Bounds { stream_bytes: 2500, ..WIDE }).await;
+    filled(&path("large"), &items, WIDE).await;
+    let small = gateway(&path("small"), &[], WIDE, "127.0.0.1:0").await;
+    let large_at = {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        port.local_addr().unwrap().to_string()
+    };
+    let peers = [small.mesh_address().to_string(), large_at.clone()];
+    let behind = gateway(&path("behind"), &peers, WIDE, "127.0.0.1:0").await;
+    let mut bob = calls(&behind).await;
+    // The small one alone does not make it give up what is gone there.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let ann = ClientId::new("ann").unwrap();
+    assert_eq!(behind.store().stream(&setup().id(), &ann).unwrap().last, 2);
+    let _large = gateway(&path("large"), &[], WIDE, &large_at).await;
+    let all: Vec<_> = (1..=20).map(Ok).collect();
+    assert_eq!(read(&mut bob, 0, 20).await, all, "nothing is missing");
+}
+
+#[tokio::test]
+async fn what_nobody_brings_in_time_is_given_up_although_nothing_else_happens() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let items = messages("ann", 20);
+    filled(&path("behind"), &items[..2], WIDE).await;
+    filled(&path("small"), &items, Bounds { stream_bytes: 2500, ..WIDE }).await;
+    let small = gateway(&path("small"), &[], WIDE, "127.0.0.1:0").await;
+    let peers = [small.mesh_address().to_string()];
+    let patience = Duration::from_millis(700);
+    let behind = patient(&path("behind"), &peers, WIDE, "127.0.0.1:0", patience).await;
+    let came = read(&mut calls(&behind).await, 2, 20).await;
+    let Some(Err(dropped)) = came.first() else { panic!("{came:?}") };
+    assert_eq!(came[1..], (dropped + 1..=20).map(Ok).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_gateway_that_was_down_goes_on_where_it_was_and_keeps_what_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let items = messages("ann", 30);
+    let first = gateway(&path("first"), &[], WIDE, "127.0.0.1:0").await;
+    let at = first.mesh_address().to_string();
+    let mut ann = calls(&first).await;
+    create(&mut ann).await;
+    for (round, some) in items.chunks(10).enumerate() {
+        for item in some {
+            submit(&mut ann, "ann", item.clone()).await.unwrap();
+        }
+        // The second one is there only now and then, and finds the first one on from its own disk.
+        let second = gateway(&path("second"), std::slice::from_ref(&at), WIDE, "127.0.0.1:0").await;
+        knows(&second).await;
+        let after = 10 * round as u64;
+        let expected: Vec<_> = (after + 1..=after + 10).map(Ok).collect();
+        assert_eq!(read(&mut calls(&second).await, after, after + 10).await, expected);
+        second.stop().await;
+    }
 }

@@ -133,7 +133,7 @@ impl Service {
     }
 
     /// Adds arguments from the next start on.
-    pub(crate) fn add_args(&self, args: impl IntoIterator<Item = String>) {
+    pub fn add_args(&self, args: impl IntoIterator<Item = String>) {
         self.spec.lock().args.extend(args);
     }
 

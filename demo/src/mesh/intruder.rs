@@ -1,7 +1,10 @@
 //! An owner that tries to write in another's Send Group, in every way that a client has.
 
 use bytes::Bytes;
-use mls_client::dimls::{Item, remote::Remote};
+use mls_client::{
+    Security,
+    dimls::{Item, remote::Remote},
+};
 
 use crate::members::Members;
 
@@ -15,7 +18,7 @@ pub(crate) struct Attack {
 /// Member 1 tries to get something into the Send Group of member 2.
 pub(crate) async fn try_everything(members: &Members, gateways: &[String]) -> anyhow::Result<Vec<Attack>> {
     let (intruder, victim) = (&members.members[0], &members.members[1]);
-    let remote = Remote::new(&gateways[0], &intruder.id)?;
+    let remote = Remote::new(&gateways[0], &intruder.id, &Security::default())?;
     // Something real of the victim: whatever comes first in its stream beyond the KeyPackage.
     let mut told = remote.subscribe(&members.id(), &[]).await?;
     let stolen = loop {

@@ -1,20 +1,30 @@
-//! `make demo-mesh`: seven gateways without any cluster, whose links come and go and are never all up at once, and twelve members of one
-//! DGroup. Ends with the proof that every message reached everyone entitled to it, and that every member took in everyone's latest
-//! UPDATE; the exit status is 0 only if that is so.
+//! `make demo-mesh`: seven gateways whose links come and go and are never all up at once, twelve members of one DGroup at them, and a plain
+//! DeMLS group beside it at those three that stand in front of an ordering node. Ends with the proof that every message reached everyone
+//! entitled to it, and that every member took in everyone's latest UPDATE; the exit status is 0 only if that is so.
 
+mod beside;
 mod gateways;
 mod intruder;
 mod members;
 mod proof;
 mod schedule;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use clap::Parser;
 use mls_client::dimls::Policy;
 
-use self::{gateways::Gateways, members::Members, schedule::Schedule};
+use self::{
+    beside::Beside,
+    gateways::{Gateways, WITH_CLUSTER},
+    members::Members,
+    schedule::Schedule,
+};
 
 /// Gateways.
 const GATEWAYS: usize = 7;
@@ -23,21 +33,42 @@ const MEMBERS: usize = 12;
 /// The member that stays away.
 const AWAY: usize = MEMBERS - 1;
 /// How long anything may take that has to happen in the end.
-const PATIENCE: Duration = Duration::from_secs(180);
-/// Minutes where a deployment has days.
-const POLICY: Policy =
-    Policy { acknowledge_after_ms: 300, replace_every_ms: 15_000, offline_after_ms: 60_000 };
+const PATIENCE: Duration = Duration::from_secs(120);
+const HOUR: u64 = 3_600_000;
 
-/// Seven gateways without a cluster, links that come and go, twelve members in one DGroup.
+/// Seven gateways, links that come and go, twelve members in one DGroup and a DeMLS group beside it.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
     /// Repeats which links are up when.
     #[arg(long)]
     seed: Option<u64>,
-    /// How long the members talk, in seconds.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(5..=3600))]
-    seconds: u64,
+    /// Everything sooner: under a minute.
+    #[arg(long)]
+    quick: bool,
+    /// Keep data and logs.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// How long things take: seconds where a deployment has hours and days.
+struct Times {
+    policy: Policy,
+    /// How long the same links are up.
+    turn: Duration,
+    /// How long the members talk, at least.
+    talk: Duration,
+}
+
+impl Times {
+    fn of(quick: bool) -> Self {
+        let (replace_every_ms, offline_after_ms) = if quick { (5000, 14_000) } else { (10_000, 40_000) };
+        Times {
+            policy: Policy { acknowledge_after_ms: 500, replace_every_ms, offline_after_ms },
+            turn: Duration::from_millis(if quick { 1200 } else { 2000 }),
+            talk: Duration::from_secs(if quick { 8 } else { 40 }),
+        }
+    }
 }
 
 #[tokio::main]
@@ -56,40 +87,72 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     let seed = args.seed.unwrap_or_else(|| std::process::id().into());
     println!("seed {seed} (repeat the links with --seed {seed})");
     let dir = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let gateways = Gateways::start(GATEWAYS, dir.path(), seed).await?;
+    let path = dir.path().to_owned();
+    let outcome = play(&path, seed, &Times::of(args.quick)).await;
+    if args.keep || !matches!(outcome, Ok(true)) {
+        println!("Data and logs are kept in {}", dir.keep().display());
+    }
+    outcome
+}
+
+async fn play(dir: &std::path::Path, seed: u64, times: &Times) -> anyhow::Result<bool> {
+    let begun = Instant::now();
+    let said = |what: &str| println!("{:5.1} s  {what}", begun.elapsed().as_secs_f64());
+    let gateways = Gateways::start(GATEWAYS, dir, seed).await?;
     let links = Arc::clone(gateways.links());
-    let schedule = Schedule::start(Arc::clone(&links), gateways.pairs().to_vec(), seed);
-    println!(
-        "{GATEWAYS} gateways, no ordering node; {} links, at most {} of them up at a time",
+    said(&format!(
+        "{GATEWAYS} gateways: {WITH_CLUSTER} in front of an ordering node at the first, {} without any; {} links, at most {} of them up at a time",
+        GATEWAYS - WITH_CLUSTER,
         gateways.pairs().len(),
         schedule::UP_AT_ONCE
-    );
+    ));
+    let mut beside = Beside::start(&gateways.addresses()[..WITH_CLUSTER], dir, seed).await?;
+    said(&format!("a DeMLS group at the {WITH_CLUSTER}: {}", beside.told()));
+    let schedule = Schedule::start(Arc::clone(&links), gateways.pairs().to_vec(), seed, times.turn);
 
-    let mut members = Members::start(MEMBERS, gateways.addresses(), dir.path(), POLICY)?;
+    let mut members = Members::start(MEMBERS, gateways.addresses(), dir, times.policy)?;
     members.wait("everybody is in everybody's Send Group", PATIENCE, Members::complete).await?;
-    println!("all {MEMBERS} members are in all {MEMBERS} Send Groups");
+    said(&format!("all {MEMBERS} members are in all {MEMBERS} Send Groups"));
     members.stays_away(AWAY);
-    println!("{} stays away from now on", members.name(AWAY));
-    members.talk(Duration::from_secs(args.seconds), AWAY).await?;
+    said(&format!("{} stays away from now on, the others talk", members.name(AWAY)));
+    members.talk(times.talk, PATIENCE, AWAY, |round| beside.act(round)).await?;
+    said(&format!("{} was removed by all others, each in its own Send Group", members.name(AWAY)));
     let attacks = intruder::try_everything(&members, gateways.addresses()).await?;
-    members
-        .wait("the absent member is removed by everybody", PATIENCE, |members| members.all_removed(AWAY))
-        .await?;
-    println!("{} was removed by all others, each in its own Send Group", members.name(AWAY));
-    // After the removal nothing is for it any more.
+    members.wait("nobody has lost a Send Group", PATIENCE, |members| members.nobody_lost(AWAY)).await?;
+    // The last UPDATEs, so that there are latest ones. And after the removal nothing is for the removed any more.
+    members.policy(Policy { replace_every_ms: HOUR, offline_after_ms: 10 * HOUR, ..times.policy })?;
     members.say_last_words(AWAY)?;
     members.update_all(AWAY)?;
-    members
+    said("everybody has said a last word, and made a last UPDATE");
+    if let Err(error) = members
         .wait("everything is everywhere", PATIENCE, |members| {
             members.all_read(AWAY) && members.all_taken_in(AWAY)
         })
         .await
-        .unwrap_or_else(|error| eprintln!("demo-mesh: {error:#}"));
-    let changes = schedule.stop().await;
+    {
+        said(&format!("NOT TRUE: {error:#}"));
+    }
     members.comes_back(AWAY, gateways.addresses())?;
-    members
+    if let Err(error) = members
         .wait("the absent member learns that it is out", PATIENCE, |members| members.knows_it_is_out(AWAY))
         .await
-        .unwrap_or_else(|error| eprintln!("demo-mesh: {error:#}"));
-    Ok(proof::report(&members, AWAY, &attacks, &changes, links.all_bytes()))
+    {
+        said(&format!("NOT TRUE: {error:#}"));
+    }
+    said("everything is everywhere, and the absent member knows that it is out");
+    beside.rest().await;
+    let changes = schedule.stop().await;
+    gateways.only_cluster()?;
+    let settled = testbed::wait::until("the DeMLS group to be of one mind".to_owned(), PATIENCE, || {
+        beside.is_settled().then_some(())
+    });
+    if settled.await.is_err() {
+        said(&format!(
+            "NOT TRUE: the DeMLS group is not of one mind: {}; logs in {}",
+            beside.what_is_left(),
+            gateways.cluster_dir().display()
+        ));
+    }
+    said("the DeMLS group has come to rest");
+    Ok(proof::report(&members, AWAY, &attacks, &beside, &changes, links.all_bytes()))
 }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use mls_client::{
-    ClientId, DEFAULT_CIPHERSUITE, Identity, Store,
+    ClientId, DEFAULT_CIPHERSUITE, Identity, Security, Store,
     dimls::{
         DgroupId, Event, Policy, Session, Setup,
         follow::{Shared, follow},
@@ -42,7 +42,7 @@ pub(crate) struct Members {
     clock: SharedClock,
     /// Every message: who said it and when, by its text.
     pub(crate) said: BTreeMap<Vec<u8>, (ClientId, Instant)>,
-    /// How long messages took, in milliseconds, and what was rejected.
+    /// What all of them were told.
     pub(crate) delays: Arc<std::sync::Mutex<Heard>>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Heard {
     /// When each member read each message.
     pub(crate) read: Vec<(ClientId, Vec<u8>, Instant)>,
     pub(crate) rejected: Vec<String>,
-    pub(crate) lost: usize,
+    pub(crate) lost: Vec<(ClientId, ClientId)>,
     pub(crate) waited: usize,
 }
 
@@ -97,9 +97,10 @@ impl Members {
     /// The member follows the DGroup at its gateway.
     pub(crate) fn comes_back(&mut self, number: usize, gateways: &[String]) -> anyhow::Result<()> {
         let member = &mut self.members[number];
-        let remote = Remote::new(&gateways[number % gateways.len()], &member.id)?;
+        let remote = Remote::new(&gateways[number % gateways.len()], &member.id, &Security::default())?;
         let (events, mut told) = mpsc::channel(EVENTS);
         let (heard, id) = (Arc::clone(&self.delays), member.id.clone());
+        let name = id.clone();
         let (shared, clock) = (Arc::clone(&member.shared), Arc::clone(&self.clock));
         member.at_work = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let listen = async {
@@ -107,8 +108,10 @@ impl Members {
                     let mut heard = heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     match event {
                         Event::Message(m) => heard.read.push((id.clone(), m.body, Instant::now())),
-                        Event::Rejected { reason, .. } => heard.rejected.push(reason.to_string()),
-                        Event::Lost { .. } => heard.lost += 1,
+                        Event::Rejected { owner, seq, reason } => {
+                            heard.rejected.push(format!("{id:?}: item {seq} of {owner:?}: {reason}"));
+                        }
+                        Event::Lost { owner } => heard.lost.push((id.clone(), owner)),
                         Event::Waiting { .. } => heard.waited += 1,
                         Event::Entered { .. } | Event::Removed { .. } => {}
                     }
@@ -116,7 +119,7 @@ impl Members {
             };
             let (followed, ()) = tokio::join!(follow(shared, remote, clock, PULSE, events), listen);
             if let Err(error) = followed {
-                eprintln!("demo-mesh: a member cannot go on: {error}");
+                eprintln!("demo-mesh: {name:?} cannot go on: {error}");
             }
         })));
         Ok(())
@@ -165,11 +168,19 @@ impl Members {
         Ok(())
     }
 
-    /// All but one say something now and then, and update their keys in turn.
-    pub(crate) async fn talk(&mut self, time: Duration, away: usize) -> anyhow::Result<()> {
+    /// All but one say something now and then, and update their keys in turn, until that one is removed by all, and for some `time` at
+    /// least. `beside` is called in every round.
+    pub(crate) async fn talk(
+        &mut self,
+        time: Duration,
+        patience: Duration,
+        away: usize,
+        mut beside: impl FnMut(usize),
+    ) -> anyhow::Result<()> {
         let begun = Instant::now();
         let mut round = 0;
-        while begun.elapsed() < time {
+        while begun.elapsed() < time || !self.all_removed(away) {
+            anyhow::ensure!(begun.elapsed() < patience, "the absent member is not removed in {patience:?}");
             for number in (0..self.members.len()).filter(|number| *number != away) {
                 self.say(number, format!("message {round} of {}", self.name(number)))?;
             }
@@ -178,10 +189,34 @@ impl Members {
                 let now = self.clock.now_ms();
                 self.members[updater].shared.with(|session| session.update(now))?;
             }
+            beside(round);
             round += 1;
             sleep(PAUSE).await;
         }
         Ok(())
+    }
+
+    /// Another policy for everybody.
+    pub(crate) fn policy(&self, policy: Policy) -> anyhow::Result<()> {
+        for member in &self.members {
+            member.shared.with(|session| session.set_policy(policy))?;
+        }
+        Ok(())
+    }
+
+    /// Whether all that are there can read what all others that are there say.
+    pub(crate) fn nobody_lost(&self, away: usize) -> bool {
+        let gone = &self.members[away].id;
+        let reads = |member: &Member| {
+            member.shared.with(|session| {
+                session
+                    .view()
+                    .peers
+                    .iter()
+                    .all(|peer| peer.client == *gone || (!peer.lost && peer.in_own_group))
+            })
+        };
+        self.present(away).all(reads)
     }
 
     pub(crate) fn say_last_words(&mut self, away: usize) -> anyhow::Result<()> {

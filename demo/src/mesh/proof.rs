@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use crate::{intruder::Attack, members::Members, schedule::Changes};
+use crate::{beside::Beside, intruder::Attack, members::Members, schedule::Changes};
+
+/// Rejected items that are shown.
+const SHOWN: usize = 10;
 
 /// Says what holds and what does not. Returns whether everything does.
 pub(crate) fn report(
     members: &Members,
     away: usize,
     attacks: &[Attack],
+    beside: &Beside,
     links: &Changes,
     link_bytes: u64,
 ) -> bool {
@@ -22,11 +26,9 @@ pub(crate) fn report(
     holds(
         format!(
             "the links were never all up: at most {} of {} at a time, in {} turns; every link was up at some time",
-            links.most_up,
-            links.up.len(),
-            links.turns
+            links.most_up, links.links, links.turns
         ),
-        links.most_up < links.up.len(),
+        links.most_up < links.links && links.up.len() == links.links,
     );
     let (missing, surplus) = present().fold((0, 0), |(missing, surplus), member| {
         (missing + members.missing(member), surplus + members.surplus(member))
@@ -68,6 +70,15 @@ pub(crate) fn report(
         }),
     );
 
+    holds(
+        format!(
+            "the DeMLS group beside it is in one state everywhere, and everybody has read everything ({}; {} readings missing)",
+            beside.told(),
+            beside.missing()
+        ),
+        beside.is_settled() && beside.missing() == 0,
+    );
+
     let mut delays: Vec<Duration> = heard
         .read
         .iter()
@@ -85,9 +96,10 @@ pub(crate) fn report(
         at(100)
     );
     println!("Bytes over links   {link_bytes} between gateways, framing included");
-    if !heard.rejected.is_empty() || heard.lost > 0 {
-        println!("Rejected items     {}; Send Groups lost for a while: {}", heard.rejected.len(), heard.lost);
-    }
-    println!("\n{}", if all { "All of it is true." } else { "NOT ALL OF IT IS TRUE." });
+    let lost = heard.lost.iter().filter(|(by, of)| by != &absent.id && of != &absent.id).count();
+    println!("Lost for a while   {lost} Send Groups");
+    println!("Rejected items     {}", heard.rejected.len());
+    heard.rejected.iter().take(SHOWN).for_each(|rejected| println!("  {rejected}"));
+    println!("\n{}", if all { "PROVED: all of it is true." } else { "NOT ALL OF IT IS TRUE." });
     all
 }

@@ -7,10 +7,10 @@ use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use tokio::{sync::oneshot, task::JoinHandle, time::sleep};
 
+use crate::gateways::Pair;
+
 /// Links that are up at a time.
-pub(crate) const UP_AT_ONCE: usize = 4;
-/// How long they stay so.
-const TURN: Duration = Duration::from_millis(1500);
+pub(crate) const UP_AT_ONCE: usize = 6;
 
 /// Switches links for as long as it is not stopped.
 pub(crate) struct Schedule {
@@ -26,35 +26,47 @@ pub(crate) struct Changes {
     /// The most links that were up at once.
     pub(crate) most_up: usize,
     /// How many turns each link was up.
-    pub(crate) up: BTreeMap<(String, String), usize>,
+    pub(crate) up: BTreeMap<Pair, usize>,
+    /// Links altogether.
+    pub(crate) links: usize,
 }
 
 impl Schedule {
-    pub(crate) fn start(links: Arc<Links>, pairs: Vec<(String, String)>, seed: u64) -> Self {
+    /// Links are dealt like cards: the next few are up for one `turn`, and all are dealt before the deck is shuffled again.
+    pub(crate) fn start(links: Arc<Links>, pairs: Vec<Pair>, seed: u64, turn: Duration) -> Self {
         let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let mut changes = Changes::default();
-            let mut order = pairs;
+            let mut changes = Changes { links: pairs.len(), ..Changes::default() };
+            let mut deck: Vec<Pair> = Vec::new();
             loop {
-                order.shuffle(&mut rng);
-                for (number, (a, b)) in order.iter().enumerate() {
-                    // The names are those that the links were made with.
-                    let _ = if number < UP_AT_ONCE {
-                        links.heal_both(a, b)
-                    } else {
-                        links.cut_both(a, b, Cut::Reset)
-                    };
+                let mut hand: Vec<Pair> = Vec::new();
+                while hand.len() < UP_AT_ONCE.min(pairs.len()) {
+                    if deck.is_empty() {
+                        deck = pairs.clone();
+                        deck.shuffle(&mut rng);
+                    }
+                    let Some(next) = deck.pop() else { break };
+                    if !hand.contains(&next) {
+                        hand.push(next);
+                    }
                 }
-                let cut = |(a, b): &&(String, String)| !links.is_cut(a, b).unwrap_or(true);
-                let up: Vec<_> = order.iter().filter(cut).cloned().collect();
+                // First down, then up, so that there are never more than that. The names are those that the links were made with.
+                for (a, b) in pairs.iter().filter(|pair| !hand.contains(pair)) {
+                    let _ = links.cut_both(a, b, Cut::Reset);
+                }
+                for (a, b) in &hand {
+                    let _ = links.heal_both(a, b);
+                }
+                let whole = |(a, b): &&Pair| !links.is_cut(a, b).unwrap_or(true);
+                let up: Vec<Pair> = pairs.iter().filter(whole).cloned().collect();
                 changes.turns += 1;
                 changes.most_up = changes.most_up.max(up.len());
                 for link in up {
                     *changes.up.entry(link).or_default() += 1;
                 }
                 tokio::select! {
-                    () = sleep(TURN) => {}
+                    () = sleep(turn) => {}
                     _ = &mut stopped => return changes,
                 }
             }

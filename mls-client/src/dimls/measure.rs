@@ -38,10 +38,32 @@ pub struct Measured {
     pub message_bytes: usize,
     /// What the measured member stores, if it follows the Send Groups of `followed` others.
     pub stored_bytes: usize,
+    /// The part of it that is the member's own Send Group with everybody in it.
+    pub stored_own_bytes: usize,
     /// How many Send Groups of others it follows.
     pub followed: usize,
     /// Time to take in one UPDATE of another, in microseconds.
     pub receive_update_us: u64,
+}
+
+impl Measured {
+    /// What gateways hand out for one UPDATE, in bytes: it goes to every other member.
+    pub fn update_fan_out_bytes(&self) -> usize {
+        self.update_bytes * (self.members - 1)
+    }
+
+    /// What all send until one UPDATE is healed in all Send Groups, in bytes: the UPDATE, and an acknowledgement by every other member.
+    /// Gateways hand out `members - 1` times as much.
+    pub fn heal_one_bytes(&self) -> usize {
+        self.update_bytes + (self.members - 1) * self.acknowledge_one_bytes
+    }
+
+    /// What a member stores that follows all others, in bytes: the own Send Group as measured, and the measured average of the followed ones
+    /// for each other member.
+    pub fn stored_following_all_bytes(&self) -> usize {
+        let each = self.stored_bytes.saturating_sub(self.stored_own_bytes) / self.followed.max(1);
+        self.stored_own_bytes + each * (self.members - 1)
+    }
 }
 
 /// Why nothing was measured.
@@ -87,7 +109,13 @@ pub fn measure(members: usize) -> Result<Measured, MeasureError> {
     for item in &announced {
         give(&mut sessions, item)?;
     }
-    for number in 0..busy {
+    sessions[0].tick(0)?;
+    let added = sent(&mut sessions[0])?;
+    let stored_own_bytes = sessions[0].records().bytes();
+    for item in &added {
+        give(&mut sessions, item)?;
+    }
+    for number in 1..busy {
         sessions[number].tick(0)?;
         pass_on(&mut sessions, number)?;
     }
@@ -132,6 +160,7 @@ pub fn measure(members: usize) -> Result<Measured, MeasureError> {
         replace_welcome_bytes: replace.welcome.len(),
         message_bytes: message.bytes(),
         stored_bytes: sessions[0].records().bytes(),
+        stored_own_bytes,
         followed: busy - 1,
         receive_update_us,
     })
@@ -176,5 +205,8 @@ mod tests {
         assert!(small.acknowledge_one_bytes < small.update_bytes);
         assert!(small.update_bytes < large.update_bytes);
         assert!(large.replace_commit_bytes > large.acknowledge_all_bytes);
+        assert_eq!(large.update_fan_out_bytes(), 31 * large.update_bytes);
+        assert!(small.stored_bytes - small.stored_following_all_bytes() < small.followed, "four follow all there are");
+        assert!(large.stored_following_all_bytes() > 8 * large.stored_own_bytes);
     }
 }

@@ -105,3 +105,64 @@ fn a_stream_goes_on_behind_what_is_gone_everywhere() {
     assert_eq!(store.insert(&[item("ann", 5, 1)]).unwrap(), [Stored::Kept { contiguous: 6 }]);
     assert_eq!(numbers(&store, "ann"), [5, 6]);
 }
+
+#[test]
+fn what_waits_for_others_has_to_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = Bounds { stream_bytes: 4 * (100 + ITEM_OVERHEAD_BYTES), total_bytes: 1 << 30 };
+    let store = MeshStore::open(dir.path(), bounds, [1; 16]).unwrap();
+    store.create(&setup()).unwrap();
+    let insert = |seq| store.insert(&[item("ann", seq, 100)]).unwrap()[0];
+    for seq in 2..=5 {
+        assert_eq!(insert(seq), Stored::Kept { contiguous: 0 });
+    }
+    assert_eq!(
+        insert(6),
+        Stored::TooFar { contiguous: 0 },
+        "it would not fit, and nothing can be dropped for it"
+    );
+    assert!(store.bytes().unwrap() <= bounds.stream_bytes);
+    assert_eq!(insert(1), Stored::Kept { contiguous: 5 }, "what is due has room");
+    assert!(store.bytes().unwrap() <= bounds.stream_bytes);
+    assert_eq!(insert(6), Stored::Kept { contiguous: 6 });
+}
+
+#[test]
+fn with_nothing_to_drop_the_bound_of_all_is_kept_by_refusing() {
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = Bounds { stream_bytes: 1 << 30, total_bytes: 2 * (100 + ITEM_OVERHEAD_BYTES) };
+    let store = MeshStore::open(dir.path(), bounds, [1; 16]).unwrap();
+    store.create(&setup()).unwrap();
+    store.insert(&[item("ann", 1, 100), item("bob", 1, 100)]).unwrap();
+    let error = store.insert(&[item("bob", 2, 1000)]).unwrap_err();
+    assert!(matches!(error, StoreError::NoRoom(_)), "{error}");
+    assert_eq!(numbers(&store, "bob"), [1], "nothing of it was stored");
+    store.insert(&[item("bob", 2, 50)]).unwrap();
+    assert_eq!(numbers(&store, "bob"), [2], "the newest one stays, the one before gives way");
+}
+
+#[test]
+fn what_is_kept_is_counted_through_drops_skips_and_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = Bounds { stream_bytes: 5 * (100 + ITEM_OVERHEAD_BYTES), total_bytes: 1 << 30 };
+    let store = MeshStore::open(dir.path(), bounds, [1; 16]).unwrap();
+    store.create(&setup()).unwrap();
+    for seq in 1..=9 {
+        store.insert(&[item("ann", seq, 100)]).unwrap();
+    }
+    store.insert(&[item("bob", 1, 100), item("bob", 4, 100), item("bob", 8, 100)]).unwrap();
+    store.skip_to(&setup().id(), &ClientId::new("bob").unwrap(), 6).unwrap();
+    let counted = || {
+        let rows = ["ann", "bob"].map(|owner| {
+            let owner = ClientId::new(owner).unwrap();
+            let items = store.read(&setup().id(), &owner, 0, 1000, 1000).unwrap();
+            items.iter().map(|item| item.bytes() as u64 + ITEM_OVERHEAD_BYTES).sum::<u64>()
+        });
+        rows[0] + rows[1]
+    };
+    assert_eq!(numbers(&store, "bob"), [8]);
+    assert_eq!(store.bytes().unwrap(), counted());
+    let before = store.bytes().unwrap();
+    drop(store);
+    assert_eq!(MeshStore::open(dir.path(), bounds, [2; 16]).unwrap().bytes().unwrap(), before);
+}

@@ -5,6 +5,7 @@
 mod bad_input;
 mod branches;
 mod decoders;
+mod dimls;
 mod faults;
 mod groups;
 mod key_packages;

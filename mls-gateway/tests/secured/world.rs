@@ -4,7 +4,7 @@ use std::{fs, sync::Arc};
 
 use concordat_certs::{Authority, Issued, Lifetime, TokenSigner};
 use mls_gateway::{
-    mesh::{Bounds, MeshGateway, MeshParts},
+    mesh::{Bounds, DimlsParts, MeshGateway, MeshParts},
     secured::{ClientArgs, Secured, TOKEN_AUDIENCE},
     server::{DemlsParts, Gateway, Parts},
 };
@@ -162,11 +162,12 @@ async fn mesh(dir: &TempDir, tls: &TlsArgs, clients: &ClientArgs) -> MeshGateway
         authenticator: secured.authenticator,
         gatekeeper: secured.gatekeeper,
         ..MeshParts::trusting(
-            dir.path().join("mesh-data"),
-            Bounds { stream_bytes: 1 << 20, total_bytes: 1 << 24 },
+            DimlsParts {
+                bounds: Bounds { stream_bytes: 1 << 20, total_bytes: 1 << 24 },
+                ..DimlsParts::new(dir.path().join("mesh-data"))
+            },
             secured.clients.listen("127.0.0.1:0".into()).await.unwrap(),
             secured.gateways.listen("127.0.0.1:0".into()).await.unwrap(),
-            Vec::new(),
             secured.gateways,
             Randomness::from_os(),
         )

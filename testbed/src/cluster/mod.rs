@@ -80,23 +80,29 @@ impl Cluster {
     /// Starts nodes and gateways, forms the cluster, and returns when everything is ready.
     pub async fn start(options: ClusterOptions) -> Result<Self, ClusterError> {
         let cluster = Self::prepare(options)?;
-        for node in cluster.nodes() {
+        cluster.launch().await?;
+        Ok(cluster)
+    }
+
+    /// Starts what was laid out, forms the cluster, and returns when everything is ready.
+    pub async fn launch(&self) -> Result<(), ClusterError> {
+        for node in self.nodes() {
             node.service().start()?;
         }
-        for node in cluster.nodes() {
+        for node in self.nodes() {
             node.service().wait_live().await?;
         }
-        cluster.bootstrap().await?;
-        for node in cluster.nodes() {
+        self.bootstrap().await?;
+        for node in self.nodes() {
             node.service().wait_ready().await?;
         }
-        for gateway in cluster.gateways() {
+        for gateway in self.gateways() {
             gateway.service().start()?;
         }
-        for gateway in cluster.gateways() {
+        for gateway in self.gateways() {
             gateway.service().wait_ready().await?;
         }
-        Ok(cluster)
+        Ok(())
     }
 
     /// Lays everything out without starting a process.
