@@ -62,10 +62,10 @@ struct Times {
 
 impl Times {
     fn of(quick: bool) -> Self {
-        let (replace_every_ms, offline_after_ms) = if quick { (5000, 14_000) } else { (10_000, 40_000) };
+        let (replace_every_ms, offline_after_ms) = if quick { (6000, 15_000) } else { (10_000, 40_000) };
         Times {
             policy: Policy { acknowledge_after_ms: 500, replace_every_ms, offline_after_ms },
-            turn: Duration::from_millis(if quick { 1200 } else { 2000 }),
+            turn: Duration::from_millis(if quick { 1000 } else { 2000 }),
             talk: Duration::from_secs(if quick { 8 } else { 40 }),
         }
     }
@@ -110,10 +110,13 @@ async fn play(dir: &std::path::Path, seed: u64, times: &Times) -> anyhow::Result
     said(&format!("a DeMLS group at the {WITH_CLUSTER}: {}", beside.told()));
     let schedule = Schedule::start(Arc::clone(&links), gateways.pairs().to_vec(), seed, times.turn);
 
-    let mut members = Members::start(MEMBERS, gateways.addresses(), dir, times.policy)?;
+    // Nobody is taken for gone before everybody has come.
+    let patient = Policy { offline_after_ms: 10 * HOUR, ..times.policy };
+    let mut members = Members::start(MEMBERS, gateways.addresses(), dir, patient)?;
     members.wait("everybody is in everybody's Send Group", PATIENCE, Members::complete).await?;
     said(&format!("all {MEMBERS} members are in all {MEMBERS} Send Groups"));
     members.stays_away(AWAY);
+    members.policy(times.policy)?;
     said(&format!("{} stays away from now on, the others talk", members.name(AWAY)));
     members.talk(times.talk, PATIENCE, AWAY, |round| beside.act(round)).await?;
     said(&format!("{} was removed by all others, each in its own Send Group", members.name(AWAY)));

@@ -139,7 +139,11 @@ impl Members {
     ) -> anyhow::Result<()> {
         let begun = Instant::now();
         while !holds(self) {
-            anyhow::ensure!(begun.elapsed() < patience, "it did not come to this in {patience:?}: {what}");
+            anyhow::ensure!(
+                begun.elapsed() < patience,
+                "it did not come to this in {patience:?}: {what}; {}",
+                self.what_is_left()
+            );
             sleep(Duration::from_millis(100)).await;
         }
         Ok(())
@@ -155,6 +159,24 @@ impl Members {
                     .all(|peer| peer.in_own_group && peer.entered.is_some() && !peer.lost)
             })
         })
+    }
+
+    /// What the members lack, and what they were told.
+    fn what_is_left(&self) -> String {
+        let (mut outside, mut lost, mut waiting, mut removed) = (0, 0, 0, 0);
+        for member in &self.members {
+            let view = member.shared.with(|session| session.view());
+            outside += view.peers.iter().filter(|peer| !peer.in_own_group || peer.entered.is_none()).count();
+            lost += view.peers.iter().filter(|peer| peer.lost).count();
+            waiting += view.peers.iter().filter(|peer| peer.waiting > 0).count();
+            removed += self.members.len() - view.members.len();
+        }
+        let heard = self.delays.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let rejected = heard.rejected.iter().take(20).cloned().collect::<Vec<_>>().join("; ");
+        format!(
+            "{outside} pairs outside, {lost} lost, {waiting} waiting, {removed} removed; {} rejected: {rejected}",
+            heard.rejected.len()
+        )
     }
 
     fn present(&self, away: usize) -> impl Iterator<Item = &Member> {

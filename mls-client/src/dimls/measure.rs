@@ -206,7 +206,10 @@ mod tests {
         assert!(small.update_bytes < large.update_bytes);
         assert!(large.replace_commit_bytes > large.acknowledge_all_bytes);
         assert_eq!(large.update_fan_out_bytes(), 31 * large.update_bytes);
-        assert!(small.stored_bytes - small.stored_following_all_bytes() < small.followed, "four follow all there are");
+        assert!(
+            small.stored_bytes - small.stored_following_all_bytes() < small.followed,
+            "four follow all there are"
+        );
         assert!(large.stored_following_all_bytes() > 8 * large.stored_own_bytes);
     }
 }

@@ -95,6 +95,11 @@ impl<R: Records> Session<R> {
             }
             Ok(Outcome::Waits(need)) => {
                 let first = self.waiting[number].blocked(now) == 0;
+                if first {
+                    // Its owner is there; it is others that are late.
+                    self.peers[number].heard = now;
+                    self.touched.insert(from);
+                }
                 if self.waiting[number].blocked(now) < WAIT_MS {
                     let needs = self.client(need.owner).clone();
                     if first {
