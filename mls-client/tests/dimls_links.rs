@@ -228,3 +228,38 @@ fn a_reader_whose_items_were_dropped_comes_back_with_the_next_replacement() {
     assert_eq!(world.read(0).last().unwrap().2, b"hello again");
     assert!(world.all_taken_in(&[0, 1, 2]));
 }
+
+#[test]
+fn whoever_has_lost_one_send_group_is_back_in_minutes_and_not_dragged_out_of_the_others() {
+    let rng = randomness(8);
+    for _ in 0..5 {
+        // Leaves are replaced once in a week: that is not what brings anybody back.
+        let mut world = World::ready(5, Policy { replace_every_ms: 168 * HOUR, ..policy() });
+        let (reader, owner) = (rng.below(5) as usize, rng.below(5) as usize);
+        if reader == owner {
+            continue;
+        }
+        world.members[owner].update(world.now).unwrap();
+        world.collect();
+        let newest = world.sent.range((client(owner), 0)..=(client(owner), u64::MAX)).last().unwrap().0.1;
+        let told = world.members[reader].skip(&client(owner), newest, world.now).unwrap();
+        assert_eq!(told, [Event::Lost { owner: client(owner) }]);
+        // All others go on, and take one another in all the time.
+        for _ in 0..15 {
+            for number in (0..5).filter(|_| rng.below(2) == 0) {
+                world.members[number].update(world.now).unwrap();
+            }
+            world.pass(MINUTE);
+        }
+        world.pass(5 * MINUTE);
+        for member in &world.members {
+            assert!(member.view().peers.iter().all(|peer| !peer.lost), "{:#?}", member.view());
+        }
+        assert!(world.all_taken_in(&[0, 1, 2, 3, 4]));
+        for number in 0..5 {
+            world.members[number].protect(b"all hear it").unwrap();
+        }
+        world.settle();
+        assert_eq!(world.read(reader).len(), 4);
+    }
+}

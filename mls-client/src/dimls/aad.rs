@@ -8,7 +8,7 @@ use super::{
 use crate::demls::{DecodeError, secret::SecretBuffer, wire::Reader};
 
 const WHAT: &str = "authenticated data of a DiMLS commit";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The authenticated data of a commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(super) struct CommitData {
     pub(super) takes: Vec<Node>,
     /// Whom it adds, or replaces by a Remove and an Add, and with which generation of that member's KeyPackages.
     pub(super) adds: Vec<(Member, u64)>,
+    /// With a KeyPackage: whose Send Groups the owner cannot follow until it is added to them again. Complete, as of this commit.
+    pub(super) lost: Vec<Member>,
     /// The owner's new KeyPackage (an MLSMessage), with its generation: from now on its leaf can be replaced by this one.
     pub(super) key_package: Option<(u64, Vec<u8>)>,
 }
@@ -34,6 +36,10 @@ impl CommitData {
         for (member, generation) in &self.adds {
             out.extend(&member.to_be_bytes());
             out.extend(&generation.to_be_bytes());
+        }
+        out.number(self.lost.len());
+        for member in &self.lost {
+            out.extend(&member.to_be_bytes());
         }
         match &self.key_package {
             None => out.push(0),
@@ -54,28 +60,36 @@ impl CommitData {
         }
         let takes = pairs(&mut reader)?.into_iter().map(|(owner, epoch)| Node { owner, epoch }).collect();
         let adds = pairs(&mut reader)?;
+        let lost = counted(&mut reader)?;
+        let lost = (0..lost).map(|_| short(&mut reader)).collect::<Result<_, _>>()?;
         let key_package = match reader.byte()? {
             0 => None,
             1 => Some((long(&mut reader)?, reader.vector()?.to_vec())),
             got => return Err(reader.error(format!("expected 0 or 1 for the KeyPackage, got {got}"))),
         };
         reader.finish()?;
-        Ok(CommitData { takes, adds, key_package })
+        Ok(CommitData { takes, adds, lost, key_package })
     }
 }
 
 fn pairs(reader: &mut Reader<'_>) -> Result<Vec<(Member, u64)>, DecodeError> {
+    let count = counted(reader)?;
+    (0..count).map(|_| Ok((short(reader)?, long(reader)?))).collect()
+}
+
+/// A number of members.
+fn counted(reader: &mut Reader<'_>) -> Result<usize, DecodeError> {
     let count = reader.number()?;
     if count > MAX_MEMBERS {
         return Err(reader.error(format!("expected at most {MAX_MEMBERS} members, got {count}")));
     }
-    (0..count)
-        .map(|_| {
-            let mut member = [0; 2];
-            member.copy_from_slice(reader.take(2)?);
-            Ok((Member::from_be_bytes(member), long(reader)?))
-        })
-        .collect()
+    Ok(count)
+}
+
+fn short(reader: &mut Reader<'_>) -> Result<Member, DecodeError> {
+    let mut member = [0; 2];
+    member.copy_from_slice(reader.take(2)?);
+    Ok(Member::from_be_bytes(member))
 }
 
 fn long(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
@@ -131,6 +145,7 @@ mod tests {
         let data = CommitData {
             takes: vec![Node { owner: 3, epoch: 1 << 40 }, Node { owner: 200, epoch: 7 }],
             adds: vec![(9, 2)],
+            lost: vec![4, 300],
             key_package: Some((5, vec![1; 300])),
         };
         let bytes = data.encode();

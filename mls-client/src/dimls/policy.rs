@@ -41,8 +41,10 @@ pub struct Facts {
     pub unacknowledged_since: Option<u64>,
     /// Somebody has to be removed.
     pub removals: bool,
-    /// Somebody is not in the Send Group yet and can be added.
+    /// Somebody is not in the Send Group yet and can be added, or has lost it.
     pub additions: bool,
+    /// Send Groups were lost, and their owners do not know it yet.
+    pub lost: bool,
     /// Whether anybody else is in the Send Group.
     pub alone: bool,
 }
@@ -54,6 +56,8 @@ pub enum Step {
     Nothing,
     /// A commit without a path that adds who is missing, or else takes all PSKs that there are.
     Acknowledge,
+    /// An UPDATE that says which Send Groups were lost, with the KeyPackage that it takes to come back.
+    Ask,
     /// A commit with a path that removes who has to go, and takes all PSKs that there are.
     Remove,
     /// A full replacement.
@@ -81,6 +85,9 @@ impl Policy {
         if facts.removals {
             return Step::Remove;
         }
+        if facts.lost && !facts.alone {
+            return Step::Ask;
+        }
         let due = facts.unacknowledged_since.is_some_and(|then| since(then) >= self.acknowledge_after_ms);
         if facts.additions || due { Step::Acknowledge } else { Step::Nothing }
     }
@@ -102,6 +109,7 @@ mod tests {
             unacknowledged_since: None,
             removals: false,
             additions: false,
+            lost: false,
             alone: false,
         }
     }
@@ -114,6 +122,7 @@ mod tests {
         assert_eq!(POLICY.next(&Facts { now: 110, ..waiting }), Step::Acknowledge);
         assert_eq!(POLICY.next(&Facts { removals: true, ..waiting }), Step::Remove);
         assert_eq!(POLICY.next(&Facts { additions: true, ..facts(5) }), Step::Acknowledge);
+        assert_eq!(POLICY.next(&Facts { lost: true, ..facts(5) }), Step::Ask);
         assert_eq!(POLICY.next(&facts(1000)), Step::Replace);
         assert_eq!(POLICY.next(&Facts { alone: true, ..facts(1000) }), Step::Nothing);
     }
@@ -130,11 +139,12 @@ mod tests {
         #[test]
         fn nothing_that_is_due_is_forgotten(
             now in 0u64..5000, replaced_at in 0u64..5000, since in proptest::option::of(0u64..5000),
-            removals: bool, additions: bool, alone: bool,
+            removals: bool, additions: bool, lost: bool, alone: bool,
         ) {
-            let facts = Facts { now, replaced_at, unacknowledged_since: since, removals, additions, alone };
+            let facts = Facts { now, replaced_at, unacknowledged_since: since, removals, additions, lost, alone };
             let step = POLICY.next(&facts);
             prop_assert!(!removals || matches!(step, Step::Remove | Step::Replace));
+            prop_assert!(!lost || alone || step != Step::Nothing);
             prop_assert!(!additions || step != Step::Nothing);
             prop_assert!(since.is_none_or(|s| now < s + 10) || step != Step::Nothing);
             prop_assert!(step != Step::Replace || (!alone && now >= replaced_at + 1000));

@@ -1,6 +1,6 @@
 //! What a session stores beside OpenMLS' values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use group_log::ClientId;
@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{
     error::DimlsError,
-    graph::{Node, Row},
+    graph::{Member, Node, Row},
     item::{DgroupMessage, Item},
     policy::Policy,
     records::{Change, MESSAGES, OUTBOX, PSKS, Part, STATE},
@@ -38,6 +38,12 @@ pub(super) struct Record {
     /// When this client last looked at the time: silence of others is only counted while it is there itself.
     #[serde(default)]
     pub(super) looked_at: u64,
+    /// Whose Send Groups this client has said that it lost, and has not come into again since.
+    #[serde(default)]
+    pub(super) said_lost: BTreeSet<Member>,
+    /// When it said so.
+    #[serde(default)]
+    pub(super) asked_at: u64,
     /// Received messages so far.
     pub(super) messages: u64,
 }
@@ -64,6 +70,15 @@ pub(super) struct Peer {
     pub(super) used: Option<u64>,
     /// The generation of this client that is in its Send Group.
     pub(super) uses: Option<u64>,
+    /// Whose Send Groups it has lost, by its own word, and the generation of its KeyPackages with which it said so: whoever has added it
+    /// with that one or a newer one is off the list.
+    #[serde(default)]
+    pub(super) lacks: BTreeSet<Member>,
+    #[serde(default)]
+    pub(super) lacks_since: u64,
+    /// The newest generation with which it has added each other member to its Send Group, as far as this client has seen.
+    #[serde(default)]
+    pub(super) added: BTreeMap<Member, u64>,
 }
 
 impl Peer {
@@ -76,6 +91,9 @@ impl Peer {
             package: None,
             used: None,
             uses: None,
+            lacks: BTreeSet::new(),
+            lacks_since: 0,
+            added: BTreeMap::new(),
         }
     }
 }

@@ -78,7 +78,10 @@ impl<R: Records> Session<R> {
 
     pub(super) fn importable(&self, with: &BTreeSet<Member>) -> Vec<Node> {
         let mut takes = self.graph.importable(self.me, with);
-        takes.retain(|node| self.psks.contains_key(node));
+        // Whoever has lost that Send Group could not follow, and would lose this one, too.
+        takes.retain(|node| {
+            self.psks.contains_key(node) && !with.iter().any(|member| self.lacks(*member, node.owner))
+        });
         takes
     }
 
@@ -95,6 +98,7 @@ impl<R: Records> Session<R> {
         if plan.update {
             let package = self.new_key_package()?;
             data.key_package = Some((self.record.generation, package));
+            data.lost = self.say_lost(now_ms);
         }
         let mut adds = Vec::new();
         for member in plan.add.difference(&plan.remove) {

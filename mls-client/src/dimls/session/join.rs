@@ -75,6 +75,7 @@ impl<R: Records> Session<R> {
         let SendGroup { space, mls } = group;
         self.groups[number] = Some(SendGroup { space: space.replacing(old), mls });
         self.peers[number].lost = false;
+        self.record.said_lost.remove(&from);
         self.peers[number].uses = Some(invitation.generation);
         let events = self.moved_on(from, invitation.update, invitation.takes)?;
         self.drop_spent_generations()?;

@@ -5,6 +5,7 @@
 
 mod commit;
 mod join;
+mod lost;
 mod receive;
 mod tick;
 mod view;
@@ -134,6 +135,8 @@ impl<R: Records> Session<R> {
             replaced_at: now_ms,
             unacknowledged_since: None,
             looked_at: now_ms,
+            said_lost: BTreeSet::new(),
+            asked_at: now_ms,
             messages: 0,
         };
         let members = setup.members().len();

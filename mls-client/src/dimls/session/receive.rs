@@ -245,6 +245,7 @@ impl<R: Records> Session<R> {
         if (mine.is_none() || outdated) && self.groups[number].is_none() {
             // Not in that Send Group now. What may be needed to come into it again is the KeyPackage, which speaks for itself.
             self.new_package(from, &data)?;
+            self.note(from, &data);
             return Ok(Outcome::Done(Vec::new()));
         }
         match self.graph.judge(from, &data.takes) {
@@ -270,6 +271,7 @@ impl<R: Records> Session<R> {
             None => self.follow(from, item, &data)?,
         };
         self.new_package(from, &data)?;
+        self.note(from, &data);
         Ok(Outcome::Done(events))
     }
 

@@ -25,7 +25,8 @@ impl<R: Records> Session<R> {
             unacknowledged_since: self.record.unacknowledged_since,
             removals: !owed.is_empty(),
             additions: !additions.is_empty(),
-            alone: self.own_members().len() + additions.len() <= 1,
+            lost: self.has_to_ask(now_ms),
+            alone: self.own_members().union(&additions).count() <= 1,
         };
         let step = self.record.policy.next(&facts);
         if step == Step::Nothing {
@@ -44,6 +45,7 @@ impl<R: Records> Session<R> {
             }
             let plan = match step {
                 Step::Replace => Plan { add: session.replaceable(), remove: owed, update: true },
+                Step::Ask => Plan { add: additions, update: true, ..Plan::default() },
                 Step::Remove => Plan { add: additions, remove: owed, update: true },
                 Step::Acknowledge | Step::Nothing => Plan { add: additions, ..Plan::default() },
             };
@@ -86,13 +88,14 @@ impl<R: Records> Session<R> {
         self.record.removals.owed(self.me, &self.own_members(), &heard, now_ms, offline_after)
     }
 
-    /// Who has come and is not in the own Send Group yet.
+    /// Who has come and is not in the own Send Group yet, or has lost it.
     fn additions(&self) -> BTreeSet<Member> {
         let members = self.own_members();
         let mut additions = self.record.removals.remaining(self.peers.len());
         additions.retain(|member| {
             let peer = &self.peers[usize::from(*member)];
-            *member != self.me && !members.contains(member) && peer.package.is_some() && peer.used.is_none()
+            let new = !members.contains(member) && peer.package.is_some() && peer.used.is_none();
+            *member != self.me && (new || self.asks_for_me(*member))
         });
         additions
     }
