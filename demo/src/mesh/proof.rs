@@ -82,6 +82,8 @@ pub(crate) fn report(
     let mut delays: Vec<Duration> = heard
         .read
         .iter()
+        // Whoever stayed away reads late by its own will.
+        .filter(|(reader, ..)| *reader != absent.id)
         .filter_map(|(_, text, at)| {
             members.said.get(text).map(|(_, said)| at.saturating_duration_since(*said))
         })
