@@ -49,3 +49,9 @@ pub(crate) const LEADER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// After a restart, memory is looked at when this much time has passed: what is flushed or replayed in the background is done then.
 pub(crate) const SETTLED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long one commit of the curve over members may take.
+pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Commits at each size of a group.
+pub(crate) const MEMBERS_COMMITS: usize = 50;

@@ -5,6 +5,7 @@ mod args;
 mod limits;
 mod machine;
 mod measure;
+mod page;
 mod paths;
 mod peers;
 mod process;

@@ -1,4 +1,4 @@
-//! Results on disk: JSON with everything about the run, CSV with one line a measurement.
+//! Results on disk: a page to look at, JSON with everything about the run, CSV with one line a measurement.
 
 use std::{
     fs,
@@ -28,11 +28,12 @@ pub(crate) struct Report<C, R> {
 }
 
 impl<C: Serialize, R: Serialize> Report<C, R> {
-    /// Writes `<benchmark>-<started_at>.json` and `.csv`. Returns their paths.
-    pub(crate) fn write(&self, dir: &Path) -> anyhow::Result<[PathBuf; 2]> {
+    /// Writes `<benchmark>-<started_at>.html` (the given page), `.json` and `.csv`. Returns their paths.
+    pub(crate) fn write(&self, dir: &Path, page: &str) -> anyhow::Result<[PathBuf; 3]> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         let name = format!("{}-{}", self.benchmark, self.started_at);
-        let [json, csv] = ["json", "csv"].map(|kind| dir.join(format!("{name}.{kind}")));
+        let [html, json, csv] = ["html", "json", "csv"].map(|kind| dir.join(format!("{name}.{kind}")));
+        fs::write(&html, page).with_context(|| format!("writing {}", html.display()))?;
         let text = serde_json::to_string_pretty(self)?;
         fs::write(&json, text).with_context(|| format!("writing {}", json.display()))?;
         let mut table = csv::Writer::from_path(&csv).with_context(|| format!("writing {}", csv.display()))?;
@@ -40,7 +41,7 @@ impl<C: Serialize, R: Serialize> Report<C, R> {
             table.serialize(row)?;
         }
         table.flush()?;
-        Ok([json, csv])
+        Ok([html, json, csv])
     }
 }
 

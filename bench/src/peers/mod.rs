@@ -4,6 +4,7 @@
 //! begins. Ratios are taken within a round, so that what the machine does meanwhile weighs on both sides, and their spread over the
 //! rounds is shown.
 
+mod html;
 mod options;
 mod rounds;
 mod table;
@@ -31,7 +32,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         configuration: plan.configuration(),
         results,
     };
-    let [json, csv] = report.write(&paths::results(options.common.out.as_deref())?)?;
-    println!("seed {}; written to {} and {}", plan.seed, json.display(), csv.display());
+    let out = paths::results(options.common.out.as_deref())?;
+    let [page, json, csv] = report.write(&out, &html::page(&report)?)?;
+    println!("seed {}; written to {}, {} and {}", plan.seed, page.display(), json.display(), csv.display());
     Ok(())
 }

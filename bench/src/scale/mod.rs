@@ -1,7 +1,9 @@
 //! `bench scale`: what more of something costs. Each curve prints its points beside the growth that is expected.
 
 mod groups;
+mod html;
 mod log_length;
+mod members;
 mod options;
 mod point;
 mod shards;
@@ -26,6 +28,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         let measured = match curve {
             Curve::Groups => groups::run(&plan, &progress).await,
             Curve::LogLength => log_length::run(&plan, &progress).await,
+            Curve::Members => members::run(&plan, &progress).await,
             Curve::Subscribers => subscribers::run(&plan, &progress).await,
             Curve::Shards => shards::run(&plan, &progress).await,
         };
@@ -42,7 +45,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         configuration: plan.configuration(),
         results: points,
     };
-    let [json, csv] = report.write(&paths::results(options.common.out.as_deref())?)?;
-    println!("seed {}; written to {} and {}", plan.seed, json.display(), csv.display());
+    let out = paths::results(options.common.out.as_deref())?;
+    let [page, json, csv] = report.write(&out, &html::page(&report)?)?;
+    println!("seed {}; written to {}, {} and {}", plan.seed, page.display(), json.display(), csv.display());
     Ok(())
 }

@@ -12,7 +12,7 @@ pub(crate) const HELP: &str = "\
   bench scale                                   up to a million groups: some ten minutes
   bench scale --curves groups --max-groups 1000000
 
-Curves: groups (memory, disk, restart and commit latency of one node), log-length (a commit to a long log), subscribers (of one \
+Curves: groups (memory, disk, restart and commit latency of one node), log-length (a commit to a long log), members (of one group), subscribers (of one \
 group at one gateway), shards (throughput with 256 in flight).";
 
 /// `bench scale`.
@@ -36,6 +36,8 @@ pub(super) enum Curve {
     Groups,
     /// Entries of one group.
     LogLength,
+    /// Members of one group.
+    Members,
     /// Subscribers of one group at one gateway.
     Subscribers,
     /// Data shards of a cluster.
@@ -47,6 +49,7 @@ pub(super) struct Plan {
     pub(super) curves: Vec<Curve>,
     pub(super) groups: Vec<u64>,
     pub(super) log_lengths: Vec<u64>,
+    pub(super) members: Vec<u64>,
     pub(super) subscribers: Vec<u64>,
     pub(super) shards: Vec<u32>,
     pub(super) window: Window,
@@ -60,6 +63,7 @@ pub(crate) struct Configuration {
     curves: Vec<Curve>,
     groups: Vec<u64>,
     log_lengths: Vec<u64>,
+    members: Vec<u64>,
     subscribers: Vec<u64>,
     shards: Vec<u32>,
     seconds: u64,
@@ -83,6 +87,7 @@ impl Options {
             },
             groups,
             log_lengths: up_to(if quick { 10_000 } else { 1_000_000 }, &[1, 1_000, 10_000, 100_000]),
+            members: up_to(if quick { 128 } else { 1_000 }, &[2, 16, 128, 1_000]),
             subscribers: up_to(if quick { 100 } else { 2_000 }, &[1, 10, 100, 1_000, 2_000]),
             shards: if quick { vec![1, 4] } else { vec![1, 2, 4, 8, 16] },
             window: Window {
@@ -101,6 +106,7 @@ impl Plan {
         let steps = |curve: &Curve| match curve {
             Curve::Groups => self.groups.len(),
             Curve::LogLength => self.log_lengths.len(),
+            Curve::Members => self.members.len(),
             Curve::Subscribers => self.subscribers.len(),
             Curve::Shards => self.shards.len(),
         };
@@ -112,6 +118,7 @@ impl Plan {
             curves: self.curves.clone(),
             groups: self.groups.clone(),
             log_lengths: self.log_lengths.clone(),
+            members: self.members.clone(),
             subscribers: self.subscribers.clone(),
             shards: self.shards.clone(),
             seconds: self.window.measured.as_secs(),

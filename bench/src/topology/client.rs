@@ -9,12 +9,13 @@ use std::{
 use bytes::Bytes;
 use concordat_proto::{
     gateway::v1::{
-        CreateGroupRequest, SubmitRequest, SubscribeRequest, gateway_client::GatewayClient, submit_response,
-        subscribe_response,
+        CreateGroupRequest, SetPolicyRequest, SubmitRequest, SubscribeRequest, gateway_client::GatewayClient,
+        submit_response, subscribe_response,
     },
-    log::v1::{GroupKind, content::Content},
+    log::v1::{GroupKind, Policy, Turns, content::Content},
 };
 use parking_lot::Mutex;
+use service_kit::status::StatusFacts;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{
@@ -71,6 +72,23 @@ impl Client {
         }
     }
 
+    /// From now on these members of a group commit in turn.
+    pub(crate) async fn take_turns(
+        &self,
+        chain: &Chain,
+        epoch: u64,
+        order: Vec<String>,
+        turn: Duration,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
+        let turn_ms = u32::try_from(turn.as_millis())?;
+        let turns = Turns { turn_ms, order: order.into_iter().map(Bytes::from).collect() };
+        let policy = Some(Policy { past_epochs: None, turns: Some(turns) });
+        let request = SetPolicyRequest { group_id: chain.id.clone().into(), epoch, policy };
+        let answer = self.wire.clone().set_policy(self.named(request, patience)).await;
+        answer.map(drop).map_err(|status| anyhow::anyhow!("setting turns at `{}`: {status}", self.site))
+    }
+
     /// Submits a commit, and the same bytes again until it is decided, or `patience` has passed (then: nothing).
     pub(crate) async fn commit(
         &self,
@@ -78,10 +96,24 @@ impl Client {
         attempt: Duration,
         patience: Duration,
     ) -> anyhow::Result<Option<Answer>> {
+        self.commit_as(NAME, message, attempt, patience).await
+    }
+
+    /// The same as one of the members of this site. In another member's turn it waits.
+    pub(crate) async fn commit_as(
+        &self,
+        member: &str,
+        message: &Bytes,
+        attempt: Duration,
+        patience: Duration,
+    ) -> anyhow::Result<Option<Answer>> {
         let begun = Instant::now();
         loop {
             let request = SubmitRequest { message: message.clone(), ..SubmitRequest::default() };
-            match self.wire.clone().submit(self.named(request, attempt)).await {
+            let mut request = Request::new(request);
+            name_as(&mut request, member);
+            request.set_timeout(attempt);
+            match self.wire.clone().submit(request).await {
                 Ok(response) => match response.into_inner().outcome {
                     Some(submit_response::Outcome::Accepted(_)) => return Ok(Some(Answer::Accepted)),
                     Some(submit_response::Outcome::Superseded(_)) => return Ok(Some(Answer::Superseded)),
@@ -93,7 +125,11 @@ impl Client {
                     }
                     sleep(RETRY_PAUSE).await;
                 }
-                Err(status) => anyhow::bail!("a commit at `{}` was refused: {status}", self.site),
+                Err(status) => match others_turn(&status) {
+                    Some(_) if begun.elapsed() >= patience => return Ok(None),
+                    Some(wait) => sleep(wait).await,
+                    None => anyhow::bail!("a commit at `{}` was refused: {status}", self.site),
+                },
             }
         }
     }
@@ -134,8 +170,21 @@ impl Client {
     }
 }
 
+const NAME: &str = "bench";
+
 fn name<T>(request: &mut Request<T>) {
-    request.metadata_mut().insert_bin("concordat-client-bin", MetadataValue::from_bytes(b"bench"));
+    name_as(request, NAME);
+}
+
+fn name_as<T>(request: &mut Request<T>, member: &str) {
+    let value = MetadataValue::from_bytes(member.as_bytes());
+    request.metadata_mut().insert_bin("concordat-client-bin", value);
+}
+
+/// How long to wait if it is another member's turn to commit.
+fn others_turn(status: &Status) -> Option<Duration> {
+    let facts = StatusFacts::of(status);
+    (facts.reason.as_deref() == Some("NOT_YOUR_TURN")).then(|| facts.retry_after.unwrap_or(RETRY_PAUSE))
 }
 
 fn is_temporary(status: &Status) -> bool {
@@ -165,6 +214,12 @@ pub(crate) struct Arrivals {
 impl Arrivals {
     fn note(&self, group: &[u8], epoch: u64, site: &str, at: Instant) {
         self.seen.lock().entry((group.to_vec(), epoch)).or_default().entry(site.to_owned()).or_insert(at);
+    }
+
+    /// Whether it arrived at this site.
+    pub(crate) fn is_at(&self, group: &[u8], epoch: u64, site: &str) -> bool {
+        let seen = self.seen.lock();
+        seen.get(&(group.to_vec(), epoch)).is_some_and(|arrived| arrived.contains_key(site))
     }
 
     /// When the last of `sites` had it; nothing while one lacks it.

@@ -6,9 +6,16 @@ use std::{
 };
 
 use serde::Serialize;
+use testbed::wait::until;
 use tokio::task::JoinSet;
 
-use super::{chain::Chain, client::Answer, limits::ATTEMPT_DEADLINE, world::World};
+use super::{
+    chain::Chain,
+    client::{Answer, Arrivals},
+    limits::{ATTEMPT_DEADLINE, DELIVERY_DEADLINE},
+    load::member,
+    world::World,
+};
 
 /// What it cost until everybody's commit was in the log.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -57,6 +64,45 @@ pub(crate) async fn run(world: &World, members: usize, name: &str) -> anyhow::Re
         }
         anyhow::ensure!(winners == 1, "epoch {epoch} has {winners} winners");
         epoch += 1;
+    }
+    Ok(Contention {
+        members,
+        wasted_per_commit: wasted as f64 / members as f64,
+        all_done_ms: millis(begun.elapsed()),
+    })
+}
+
+/// The same in a group whose members take turns: each commits when it has the commit of the one before it.
+pub(crate) async fn in_turn(
+    world: &World,
+    members: usize,
+    turn: Duration,
+    name: &str,
+) -> anyhow::Result<Contention> {
+    let id = format!("{name}-{members}");
+    let chain = tokio::task::spawn_blocking(move || Chain::build(id.as_bytes(), members.max(2), members + 1))
+        .await??;
+    let turns = world.turns();
+    let first = &world.clients[turns[0]];
+    first.create(&chain, ATTEMPT_DEADLINE).await?;
+    first.commit(&chain.commits[0], ATTEMPT_DEADLINE, ATTEMPT_DEADLINE).await?;
+    let arrivals = Arc::new(Arrivals::default());
+    let _followers: Vec<_> = world.clients.iter().map(|client| client.follow(&chain.id, &arrivals)).collect();
+    let ready = || arrivals.last(&chain.id, 0, world.clients.len()).map(drop);
+    until("every site to follow the group", DELIVERY_DEADLINE, ready).await?;
+    first.take_turns(&chain, 1, (0..members).map(member).collect(), turn, ATTEMPT_DEADLINE).await?;
+    let begun = Instant::now();
+    let mut wasted = 0_usize;
+    for number in 0..members {
+        let client = &world.clients[turns[number % turns.len()]];
+        let has_last = || arrivals.is_at(&chain.id, number as u64, &client.site).then_some(());
+        until("a commit to arrive", DELIVERY_DEADLINE, has_last).await?;
+        let message = &chain.commits[number + 1];
+        match client.commit_as(&member(number), message, ATTEMPT_DEADLINE, ATTEMPT_DEADLINE).await? {
+            Some(Answer::Accepted) => {}
+            Some(Answer::Superseded) => wasted += 1,
+            None => anyhow::bail!("a commit was not decided within {ATTEMPT_DEADLINE:?}"),
+        }
     }
     Ok(Contention {
         members,

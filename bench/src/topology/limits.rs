@@ -11,6 +11,18 @@ pub(crate) const MEMBERS_MAX: u32 = 1000;
 /// Data shards of a cluster under test.
 pub(crate) const DATA_SHARDS: u32 = 2;
 
+/// What a turn is longer than two commits take.
+pub(crate) const TURN_SLACK: Duration = Duration::from_millis(50);
+
+/// Members of a group whose turns are measured: a round takes as many turns.
+pub(crate) const TURN_MEMBERS_MAX: usize = 16;
+
+/// Commits before the split, by which a client's storage is measured.
+pub(crate) const STORAGE_COMMITS: u32 = 10;
+
+/// Pause between two commits of one member in a split network.
+pub(crate) const SPLIT_PAUSE: Duration = Duration::from_millis(100);
+
 /// How long one attempt of a submission may take before the same bytes are sent again.
 pub(crate) const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
 

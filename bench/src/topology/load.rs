@@ -6,6 +6,8 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use testbed::wait::until;
 use tokio::{task::JoinSet, time::sleep_until};
 
@@ -26,6 +28,10 @@ pub(crate) struct Load {
     pub(crate) members: usize,
     /// Median of a sync on the disk.
     pub(crate) sync: Duration,
+    /// Members take turns of this length.
+    pub(crate) turn: Option<Duration>,
+    /// Draws who wants to commit, where members take turns.
+    pub(crate) seed: u64,
 }
 
 /// What came out. Latencies in microseconds.
@@ -59,7 +65,8 @@ struct Done {
 /// So many groups that each has long been answered when its next commit is due.
 fn groups(world: &World, load: &Load) -> usize {
     let slowest = world.clients.iter().map(|c| world.floor(&c.site, load.sync)).max().unwrap_or_default();
-    let wanted = (load.rate * (slowest.as_secs_f64() * 4.0 + 0.1)).ceil() as usize;
+    let round = load.turn.unwrap_or_default() * load.members as u32;
+    let wanted = (load.rate * (slowest.as_secs_f64() * 4.0 + round.as_secs_f64() + 0.1)).ceil() as usize;
     wanted.clamp(1, GROUPS_MAX)
 }
 
@@ -85,6 +92,10 @@ pub(crate) async fn run(world: &World, load: Load, name: &str) -> anyhow::Result
         client.create(chain, ATTEMPT_DEADLINE).await?;
         // The first commit adds everybody else, and is not of the kind that is measured.
         client.commit(&chain.commits[0], ATTEMPT_DEADLINE, ATTEMPT_DEADLINE).await?;
+        if let Some(turn) = load.turn {
+            let order = (0..load.members).map(member).collect();
+            client.take_turns(chain, 1, order, turn, ATTEMPT_DEADLINE).await?;
+        }
         for client in &world.clients {
             followers.push(client.follow(&chain.id, &arrivals));
         }
@@ -98,6 +109,7 @@ pub(crate) async fn run(world: &World, load: Load, name: &str) -> anyhow::Result
     let mut senders = JoinSet::new();
     for (i, chain) in chains.iter().enumerate() {
         let (chain, clients, turns) = (Arc::clone(chain), world.clients.clone(), turns.clone());
+        let mut rng = ChaCha8Rng::seed_from_u64(load.seed ^ i as u64);
         senders.spawn(async move {
             let mut done = Vec::new();
             for epoch in 1..each {
@@ -109,9 +121,19 @@ pub(crate) async fn run(world: &World, load: Load, name: &str) -> anyhow::Result
                 sleep_until(scheduled.into()).await;
                 let now = Instant::now();
                 let due = if now - scheduled <= TIMER_RESOLUTION { now } else { scheduled };
-                let site = turns[number % turns.len()];
                 let message = &chain.commits[epoch];
-                let answer = clients[site].commit(message, ATTEMPT_DEADLINE, LATENCY_MAX).await?;
+                let (site, answer) = if load.turn.is_some() {
+                    // Anybody may want to, whosever turn it is.
+                    let who = rng.random_range(0..load.members);
+                    let site = turns[who % turns.len()];
+                    let client = &clients[site];
+                    let answer =
+                        client.commit_as(&member(who), message, ATTEMPT_DEADLINE, LATENCY_MAX).await?;
+                    (site, answer)
+                } else {
+                    let site = turns[number % turns.len()];
+                    (site, clients[site].commit(message, ATTEMPT_DEADLINE, LATENCY_MAX).await?)
+                };
                 anyhow::ensure!(answer == Some(Answer::Accepted), "a commit without a rival got {answer:?}");
                 done.push(Done { group: i, epoch: epoch as u64, due, answered: Instant::now(), site });
             }
@@ -145,7 +167,7 @@ pub(crate) async fn run(world: &World, load: Load, name: &str) -> anyhow::Result
     };
     for d in &done {
         let latency = d.answered - d.due;
-        let floor = world.floor(&world.clients[d.site].site, load.sync);
+        let floor = world.floor_for(&world.clients[d.site].site, load.sync, commit_bytes);
         loaded.ordering.saturating_record(micros(latency));
         loaded.to_floor.saturating_record((latency.as_secs_f64() / floor.as_secs_f64() * 1e3) as u64);
         loaded.floor_ms += floor.as_secs_f64() * 1e3 / done.len() as f64;
@@ -155,6 +177,11 @@ pub(crate) async fn run(world: &World, load: Load, name: &str) -> anyhow::Result
         }
     }
     Ok(loaded)
+}
+
+/// The client id of a member, where members take turns.
+pub(crate) fn member(number: usize) -> String {
+    format!("member-{number}")
 }
 
 fn histogram() -> anyhow::Result<Histogram<u64>> {

@@ -12,12 +12,17 @@ mod load;
 mod options;
 mod presets;
 mod row;
+mod sizes;
 mod spec;
+mod split;
 mod table;
 mod world;
 
+pub(crate) use chain::Chain;
+pub(crate) use client::{Answer, Client};
 pub(crate) use options::{HELP, Options};
 pub(crate) use row::Row;
+pub(crate) use sizes::ANY;
 pub(crate) use spec::Topology;
 pub(crate) use world::floor_of;
 
@@ -26,17 +31,23 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 
 use self::{
+    limits::TURN_MEMBERS_MAX,
     load::Load,
     options::Plan,
     world::{Design, World},
 };
 use crate::{machine::Machine, paths, progress::Progress, report, report::Report};
 
-/// What the issue asks for and this build cannot measure.
+/// What is not measured, and why.
 pub(crate) const MISSING: &[(&str, &str)] = &[
-    ("turns", "the rules have no policy yet that gives each member its turn to commit"),
-    ("demls", "gateways and clients do not carry on without a quorum in this benchmark yet"),
-    ("dimls", "this benchmark does not drive groups without an order yet"),
+    (
+        "turns",
+        "only in groups of at most 16 members: in a larger one a round of turns takes longer than the load lasts",
+    ),
+    (
+        "dimls",
+        "bytes, storage and time to take in only: this benchmark does not send groups without an order over its links yet",
+    ),
 ];
 
 /// Measures and reports.
@@ -46,6 +57,12 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let started_at = report::now();
     let progress = Progress::new(plan.runs());
     let mut rows = Vec::new();
+    for members in &plan.sizes {
+        progress.now(format!("what an update costs in a group of {members}"));
+        let members = *members;
+        rows.extend(tokio::task::spawn_blocking(move || sizes::run(members)).await??);
+        progress.done(&format!("what an update costs in a group of {members}"));
+    }
     for topology in &plan.topologies {
         for design in [Design::Consensus, Design::Lead] {
             let measured = measure(&plan, &machine, topology, design, &progress).await;
@@ -55,8 +72,11 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     progress.finish();
     println!("{}", table::latencies(&rows));
     println!("{}", table::costs(&rows));
+    println!("{}", table::splits(&rows));
+    println!("{}", table::sizes(&rows));
+    println!("{}", crossover(&rows));
     for (design, why) in MISSING {
-        println!("{design}: cannot run yet: {why}");
+        println!("not measured: {design}: {why}");
     }
     let report = Report {
         benchmark: "topology".into(),
@@ -68,11 +88,19 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         results: rows,
     };
     let out = paths::results(options.common.out.as_deref())?;
-    let [json, csv] = report.write(&out)?;
-    let page = json.with_extension("html");
-    std::fs::write(&page, html::page(&report)?).with_context(|| format!("writing {}", page.display()))?;
+    let [page, json, csv] = report.write(&out, &html::page(&report)?)?;
     println!("seed {}; written to {}, {} and {}", plan.seed, page.display(), json.display(), csv.display());
     Ok(())
+}
+
+/// Where DiMLS begins to cost more than a commit, in words.
+pub(crate) fn crossover(rows: &[Row]) -> String {
+    match sizes::crossover(rows) {
+        Some(size) => format!(
+            "from {size} members on (of the sizes measured) a DiMLS update with everybody's acknowledgement takes more bytes than an MLS commit"
+        ),
+        None => "at no measured size a DiMLS update with everybody's acknowledgement takes more bytes than an MLS commit".into(),
+    }
 }
 
 async fn measure(
@@ -92,10 +120,23 @@ async fn measure(
     let mut rows = Vec::new();
     for members in &plan.members {
         progress.now(format!("{label}: {} commits/s, groups of {members}", plan.rate));
-        let load = Load { rate: plan.rate, time: plan.time, members: *members, sync };
+        let load =
+            Load { rate: plan.rate, time: plan.time, members: *members, sync, turn: None, seed: plan.seed };
         let loaded = load::run(&world, load, &format!("load-{members}")).await?;
-        rows.push(Row::new(topology, design, *members, plan.rate, &loaded));
+        rows.push(Row::new(topology, design.name(), *members, plan.rate, &loaded));
         progress.done(&format!("{label}, groups of {members}: {} commits", loaded.commits));
+        if design == Design::Consensus && *members <= TURN_MEMBERS_MAX {
+            progress.now(format!("turns on {}: groups of {members}", topology.name));
+            let turn = world.turn(sync);
+            let loaded =
+                load::run(&world, Load { turn: Some(turn), ..load }, &format!("turns-{members}")).await?;
+            let row = Row::new(topology, "turns", *members, plan.rate, &loaded);
+            rows.push(Row { turn_ms: Some(turn.as_secs_f64() * 1e3), ..row });
+            progress.done(&format!(
+                "turns on {}, groups of {members}: {} commits",
+                topology.name, loaded.commits
+            ));
+        }
     }
     drop(changing);
     world.links.heal_all();
@@ -104,9 +145,30 @@ async fn measure(
         progress.now(format!("{label}: {members} members commit at once"));
         contention.push(contention::run(&world, *members, "contention").await?);
     }
+    if design == Design::Consensus {
+        let mut in_turn = Vec::new();
+        for members in &plan.contention {
+            progress.now(format!("turns on {}: {members} members want to commit", topology.name));
+            in_turn.push(contention::in_turn(&world, *members, world.turn(sync), "in-turn").await?);
+        }
+        if let Some(row) = rows.iter_mut().find(|row| row.design == "turns") {
+            row.add_contention(&in_turn);
+        }
+    }
     progress.now(format!("{label}: the leader dies, the home site is cut off"));
     let faults = faults::run(&world, plan.fault, "probe").await?;
     progress.done(&format!("{label}: contention and faults"));
+    if design == Design::Consensus {
+        progress.now(format!("demls on {}: the network is split", topology.name));
+        world.lead_from_home().await?;
+        if let Some(split) = split::run(&world, plan.fault, dir.path(), plan.seed).await? {
+            if let Some(row) = rows.first_mut() {
+                row.client_bytes_per_commit = Some(split.mls_bytes_per_commit);
+            }
+            rows.push(Row::of_split(&topology.name, topology.sites.len(), &split));
+        }
+        progress.done(&format!("demls on {}: a split and its end", topology.name));
+    }
     // They concern the design on the topology, whatever the size of the groups.
     if let Some(row) = rows.first_mut() {
         row.add_contention(&contention);

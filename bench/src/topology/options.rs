@@ -6,7 +6,7 @@ use anyhow::ensure;
 use clap::Args;
 use serde::Serialize;
 
-use super::{presets, spec::Topology};
+use super::{limits::TURN_MEMBERS_MAX, presets, spec::Topology};
 use crate::{args::Common, paths};
 
 pub(crate) const HELP: &str = "Presets: one-rack, metro, region, continent, planet, planet-5, planet-7, mesh. Any TOML file of the same kind\n\
@@ -48,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) members: Vec<usize>,
     pub(crate) contention: Vec<usize>,
     pub(crate) fault: Duration,
+    /// Group sizes at which an update is measured by itself.
+    pub(crate) sizes: Vec<usize>,
 }
 
 /// The plan as reports show it.
@@ -59,6 +61,7 @@ pub(crate) struct Configuration {
     pub(crate) fault_seconds: f64,
     pub(crate) members: Vec<usize>,
     pub(crate) contention: Vec<usize>,
+    pub(crate) sizes: Vec<usize>,
     /// Designs that were asked for and cannot be measured, and why.
     pub(crate) missing: Vec<(String, String)>,
 }
@@ -89,6 +92,7 @@ impl Options {
                 self.fault_seconds.unwrap_or(if quick { 6.0 } else { 15.0 }),
                 300.0,
             )?,
+            sizes: if quick { vec![4, 16, 64] } else { vec![4, 16, 64, 256] },
         };
         ensure!(
             (0.1..=5000.0).contains(&plan.rate),
@@ -113,7 +117,8 @@ fn seconds(flag: &str, value: f64, most: f64) -> anyhow::Result<Duration> {
 impl Plan {
     /// Steps of the progress bar.
     pub(crate) fn runs(&self) -> usize {
-        self.topologies.len() * 2 * (self.members.len() + 1)
+        let turns = self.members.iter().filter(|members| **members <= TURN_MEMBERS_MAX).count();
+        self.sizes.len() + self.topologies.len() * (2 * (self.members.len() + 1) + turns + 1)
     }
 
     pub(crate) fn configuration(&self) -> Configuration {
@@ -125,6 +130,7 @@ impl Plan {
             fault_seconds: self.fault.as_secs_f64(),
             members: self.members.clone(),
             contention: self.contention.clone(),
+            sizes: self.sizes.clone(),
             missing,
         }
     }

@@ -3,10 +3,11 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::{contention::Contention, faults::Faults, load::Loaded, spec::Topology, world::Design};
+use super::{contention::Contention, faults::Faults, load::Loaded, spec::Topology};
 
 /// What was measured. Nothing where it was not, or where there was nothing to measure.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Row {
     pub(crate) topology: String,
     pub(crate) design: String,
@@ -36,6 +37,23 @@ pub(crate) struct Row {
     pub(crate) cut_home_commits: Option<u64>,
     pub(crate) cut_others_commits: Option<u64>,
     pub(crate) healed_ms: Option<f64>,
+    /// Groups that go on in a split: from the cut until the side without a quorum had a commit.
+    pub(crate) branch_ms: Option<f64>,
+    /// What a member's file grows by for each commit, in bytes ...
+    pub(crate) client_bytes_per_commit: Option<f64>,
+    /// ... and while states of several branches are kept.
+    pub(crate) split_client_bytes_per_commit: Option<f64>,
+    /// Groups without an order: one acknowledgement, in bytes.
+    pub(crate) acknowledge_bytes: Option<usize>,
+    /// An update with the acknowledgements of all others.
+    pub(crate) update_in_all_bytes: Option<usize>,
+    /// What a member stores that follows `followed` others.
+    pub(crate) stored_bytes: Option<usize>,
+    pub(crate) followed: Option<usize>,
+    /// Time to take in one update.
+    pub(crate) receive_update_us: Option<u64>,
+    /// Members take turns of this length.
+    pub(crate) turn_ms: Option<f64>,
     /// Contention: members at once, wasted for each commit, milliseconds until all are done; separated by `/`, levels by a blank.
     pub(crate) contention: String,
 }
@@ -43,7 +61,7 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) fn new(
         topology: &Topology,
-        design: Design,
+        design: &str,
         group_size: usize,
         rate: f64,
         loaded: &Loaded,
@@ -52,7 +70,7 @@ impl Row {
         let commits = loaded.commits.max(1) as f64;
         Self {
             topology: topology.name.clone(),
-            design: design.name().into(),
+            design: design.into(),
             group_size,
             sites: topology.sites.len(),
             rate_per_s: rate,

@@ -192,13 +192,21 @@ impl Topology {
         Ok(links)
     }
 
-    /// The configured round trip between two sites, without jitter.
+    /// How long so many bytes take from one site to another beside the delay, where the bandwidth is limited.
+    pub(crate) fn sending(&self, from: &str, to: &str, bytes: usize) -> Duration {
+        let link = self.links.iter().find(|link| link.covers(from, to));
+        let rate = link.and_then(|link| link.quality().bandwidth);
+        rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(bytes as f64 / rate.get() as f64))
+    }
+
+    /// The mean round trip between two sites: the delays, and half the jitter each way.
     pub(crate) fn round_trip(&self, a: &str, b: &str) -> Duration {
         if a == b {
             return Duration::ZERO;
         }
         let one_way = |from: &str, to: &str| {
-            self.links.iter().find(|link| link.covers(from, to)).map_or(Duration::ZERO, |l| l.quality().delay)
+            let link = self.links.iter().find(|link| link.covers(from, to));
+            link.map_or(Duration::ZERO, |link| link.quality().delay + link.quality().jitter / 2)
         };
         one_way(a, b) + one_way(b, a)
     }

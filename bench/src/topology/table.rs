@@ -19,7 +19,7 @@ pub(crate) fn latencies(rows: &[Row]) -> Table {
         "delivery p50",
         "p99",
     ]);
-    for row in rows {
+    for row in rows.iter().filter(|row| row.commits > 0) {
         table.add_row([
             row.topology.clone(),
             row.design.clone(),
@@ -52,7 +52,7 @@ pub(crate) fn costs(rows: &[Row]) -> Table {
         "healed ms",
         "at once/wasted/ms",
     ]);
-    for row in rows {
+    for row in rows.iter().filter(|row| row.commits > 0) {
         let fault = |value: Option<f64>| match (value, row.fault_lasted_s) {
             (Some(value), _) => format!("{value:.0}"),
             (None, Some(lasted)) => format!("all {lasted:.0} s"),
@@ -71,6 +71,65 @@ pub(crate) fn costs(rows: &[Row]) -> Table {
             count(row.cut_others_commits),
             fault(row.healed_ms),
             row.contention.clone(),
+        ]);
+    }
+    table
+}
+
+/// DeMLS groups while the home site was cut off.
+pub(crate) fn splits(rows: &[Row]) -> Table {
+    let mut table = table([
+        "topology",
+        "design",
+        "members",
+        "first on a branch ms",
+        "commits home",
+        "commits others",
+        "converged ms",
+        "client B/commit",
+        "B/commit in the split",
+    ]);
+    for row in rows.iter().filter(|row| row.design == "demls") {
+        let or =
+            |value: Option<f64>, none: &str| value.map_or(none.to_owned(), |value| format!("{value:.0}"));
+        table.add_row([
+            row.topology.clone(),
+            row.design.clone(),
+            row.group_size.to_string(),
+            or(row.branch_ms, "never"),
+            row.cut_home_commits.unwrap_or(0).to_string(),
+            row.cut_others_commits.unwrap_or(0).to_string(),
+            or(row.healed_ms, "not in time"),
+            or(row.client_bytes_per_commit, "-"),
+            or(row.split_client_bytes_per_commit, "-"),
+        ]);
+    }
+    table
+}
+
+/// Updates by the size of the group.
+pub(crate) fn sizes(rows: &[Row]) -> Table {
+    let mut table = table([
+        "design",
+        "members",
+        "update B",
+        "acknowledgement B",
+        "with all acknowledgements B",
+        "stored B",
+        "others followed",
+        "taken in us",
+    ]);
+    for row in rows.iter().filter(|row| row.topology == super::sizes::ANY) {
+        let or = |value: Option<usize>| value.map_or("-".to_owned(), |value| value.to_string());
+        table.add_row([
+            row.design.clone(),
+            row.group_size.to_string(),
+            row.commit_bytes.to_string(),
+            or(row.acknowledge_bytes),
+            or(row.update_in_all_bytes),
+            or(row.stored_bytes),
+            or(row.followed),
+            or(row.receive_update_us.map(|us| us as usize)),
         ]);
     }
     table

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     client::Client,
-    limits::{DATA_SHARDS, RECOVERY_DEADLINE},
+    limits::{DATA_SHARDS, RECOVERY_DEADLINE, TURN_SLACK},
     spec::{Event, Topology},
 };
 
@@ -134,6 +134,20 @@ impl World {
     /// What no design of this kind can be faster than: to the leader and back, to the quorum-th fastest voter and back, one sync.
     pub(crate) fn floor(&self, site: &str, sync: Duration) -> Duration {
         self.topology.round_trip(site, &self.topology.home) + quorum(&self.topology, &self.voters) + sync
+    }
+
+    /// The same for a commit of this size: where bandwidth is limited, it takes its time on the way to the leader and to the voter.
+    pub(crate) fn floor_for(&self, site: &str, sync: Duration, bytes: usize) -> Duration {
+        let home = &self.topology.home;
+        let to_voter = self.voters.iter().filter(|voter| *voter != home);
+        let on_to = to_voter.map(|voter| self.topology.sending(home, voter, bytes)).min().unwrap_or_default();
+        self.floor(site, sync) + self.topology.sending(site, home, bytes) + on_to
+    }
+
+    /// So long that whoever's turn it is can learn of it, ask, and be answered.
+    pub(crate) fn turn(&self, sync: Duration) -> Duration {
+        let slowest = self.clients.iter().map(|client| self.floor(&client.site, sync)).max();
+        slowest.unwrap_or_default() * 2 + TURN_SLACK
     }
 
     /// The ids of all processes that run.
