@@ -17,6 +17,9 @@ pub(crate) const TURN_SLACK: Duration = Duration::from_millis(50);
 /// Members of a group whose turns are measured: a round takes as many turns.
 pub(crate) const TURN_MEMBERS_MAX: usize = 16;
 
+/// Where members take turns, the load has this part of the rate: each commit waits for a round at most, in a group of its own.
+pub(crate) const TURNS_RATE: f64 = 0.1;
+
 /// Commits before the split, by which a client's storage is measured.
 pub(crate) const STORAGE_COMMITS: u32 = 10;
 
@@ -46,6 +49,9 @@ pub(crate) const RECOVERY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Latencies above this count as this.
 pub(crate) const LATENCY_MAX: Duration = Duration::from_secs(120);
+
+/// Groups that are set up at the same time.
+pub(crate) const SET_UP_AT_ONCE: usize = 32;
 
 /// Groups of one load.
 pub(crate) const GROUPS_MAX: usize = 512;

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt, TryStreamExt};
 use hdrhistogram::Histogram;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -14,7 +15,9 @@ use tokio::{task::JoinSet, time::sleep_until};
 use super::{
     chain::Chain,
     client::{Answer, Arrivals},
-    limits::{ATTEMPT_DEADLINE, DELIVERY_DEADLINE, GROUPS_MAX, LATENCY_MAX, TIMER_RESOLUTION},
+    limits::{
+        ATTEMPT_DEADLINE, DELIVERY_DEADLINE, GROUPS_MAX, LATENCY_MAX, SET_UP_AT_ONCE, TIMER_RESOLUTION,
+    },
     world::World,
 };
 use crate::process::cpu_time;
@@ -86,20 +89,24 @@ pub(crate) async fn run(world: &World, load: Load, name: &str) -> anyhow::Result
     let commit_bytes = chains.first().map_or(0, |chain| chain.commit_bytes());
     let turns = world.turns();
     let arrivals = Arc::new(Arrivals::default());
-    let mut followers = Vec::new();
-    for (i, chain) in chains.iter().enumerate() {
-        let client = &world.clients[turns[i % turns.len()]];
-        client.create(chain, ATTEMPT_DEADLINE).await?;
-        // The first commit adds everybody else, and is not of the kind that is measured.
-        client.commit(&chain.commits[0], ATTEMPT_DEADLINE, ATTEMPT_DEADLINE).await?;
-        if let Some(turn) = load.turn {
-            let order = (0..load.members).map(member).collect();
-            client.take_turns(chain, 1, order, turn, ATTEMPT_DEADLINE).await?;
+    let set_up = |(i, chain): (usize, Arc<Chain>)| {
+        let client = world.clients[turns[i % turns.len()]].clone();
+        async move {
+            client.create(&chain, ATTEMPT_DEADLINE).await?;
+            // The first commit adds everybody else, and is not of the kind that is measured.
+            client.commit(&chain.commits[0], ATTEMPT_DEADLINE, ATTEMPT_DEADLINE).await?;
+            if let Some(turn) = load.turn {
+                let order = (0..load.members).map(member).collect();
+                client.take_turns(&chain, 1, order, turn, ATTEMPT_DEADLINE).await?;
+            }
+            anyhow::Ok(())
         }
-        for client in &world.clients {
-            followers.push(client.follow(&chain.id, &arrivals));
-        }
-    }
+    };
+    let all = futures::stream::iter(chains.iter().cloned().enumerate()).map(set_up);
+    all.buffer_unordered(SET_UP_AT_ONCE).try_collect::<()>().await?;
+    let follow_everywhere =
+        |chain: &Arc<Chain>| world.clients.iter().map(|c| c.follow(&chain.id, &arrivals)).collect::<Vec<_>>();
+    let _followers: Vec<_> = chains.iter().flat_map(follow_everywhere).collect();
     let sites = world.clients.len();
     let ready = || chains.iter().all(|chain| arrivals.last(&chain.id, 0, sites).is_some()).then_some(());
     until("every site to follow every group", DELIVERY_DEADLINE, ready).await?;

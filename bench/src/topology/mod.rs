@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 
 use self::{
-    limits::TURN_MEMBERS_MAX,
+    limits::{TURN_MEMBERS_MAX, TURNS_RATE},
     load::Load,
     options::Plan,
     world::{Design, World},
@@ -128,9 +128,13 @@ async fn measure(
         if design == Design::Consensus && *members <= TURN_MEMBERS_MAX {
             progress.now(format!("turns on {}: groups of {members}", topology.name));
             let turn = world.turn(sync);
-            let loaded =
-                load::run(&world, Load { turn: Some(turn), ..load }, &format!("turns-{members}")).await?;
-            let row = Row::new(topology, "turns", *members, plan.rate, &loaded);
+            let loaded = load::run(
+                &world,
+                Load { turn: Some(turn), rate: plan.rate * TURNS_RATE, ..load },
+                &format!("turns-{members}"),
+            )
+            .await?;
+            let row = Row::new(topology, "turns", *members, plan.rate * TURNS_RATE, &loaded);
             rows.push(Row { turn_ms: Some(turn.as_secs_f64() * 1e3), ..row });
             progress.done(&format!(
                 "turns on {}, groups of {members}: {} commits",
