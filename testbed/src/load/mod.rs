@@ -30,7 +30,7 @@ use crate::{
     cluster::ClusterError,
     history::{History, Record},
     limits::{BRANCH_REST_DEADLINE, POLL_INTERVAL, READY_DEADLINE},
-    ordering::{NoAnswer, OrderingClient, ReadError},
+    ordering::{NoAnswer, OrderingClient, ReadError, WholeLogs},
     seed,
     wait::{Timeout, until},
 };
@@ -231,8 +231,17 @@ impl Load {
         let ordered = check(&record, &logs)?;
         let mut logs = client.read_whole(cluster, &branching).await?;
         let begun = Instant::now();
-        // Gateways tell in their own time. What never comes is found by the check.
-        while unrecorded(&record.branch_calls, &logs) > 0 && begun.elapsed() < BRANCH_REST_DEADLINE {
+        // Gateways report and acknowledge in their own time, so logs still grow while nodes are read one after another. What never comes,
+        // or differs for good, is found by the check.
+        let is_at_rest = |logs: &WholeLogs| {
+            let same = |copies: &BTreeMap<_, Vec<_>>| {
+                let mut copies = copies.values();
+                let first = copies.next();
+                copies.all(|other| Some(other) == first)
+            };
+            unrecorded(&record.branch_calls, logs) == 0 && logs.values().all(same)
+        };
+        while !is_at_rest(&logs) && begun.elapsed() < BRANCH_REST_DEADLINE {
             sleep(POLL_INTERVAL).await;
             cluster.wait_caught_up().await?;
             logs = client.read_whole(cluster, &branching).await?;

@@ -1,5 +1,6 @@
 //! The checker accepts every correct run, and rejects every run with one lie in it.
 
+mod branching;
 mod lies;
 mod simulated;
 
