@@ -48,6 +48,11 @@ test: ready ## Run all tests, those on real processes included
 	$(CARGO) test --release --locked $(if $(findstring -p ,$(ARGS)),,--workspace) $(ARGS)
 	$(if $(findstring -p ,$(ARGS)),,helm/test.sh)
 
+.PHONY: search
+search: ready ## Search the fork rules for about half an hour instead of a minute: 2 million worlds, 100000 random walks of each kind; WORLDS=, WALKS=, SEED=
+	CONCORDAT_WORLDS=$(or $(WORLDS),2000000) CONCORDAT_WALKS=$(or $(WALKS),100000) $(if $(SEED),CONCORDAT_SEED=$(SEED)) \
+		$(CARGO) test --release --locked -p group-log --test forks search -- --nocapture
+
 .PHONY: chart
 chart: ## Check the Helm chart, its alerts and dashboards, and the Dockerfile; installs the tools for it
 	@scripts/chart-tools.sh >/dev/null
