@@ -101,3 +101,31 @@ async fn what_a_removed_member_added_is_not_added_again() {
     story.check();
     assert_eq!(story.net.check(&story.group), [b"ann".to_vec(), b"bob".to_vec()]);
 }
+
+#[tokio::test]
+async fn a_message_that_comes_too_late_is_sent_again_by_its_author() {
+    let story = story(&["ann", "bob", "cy"]).await;
+    let ([ann, bob, cy], group) = (&story.members[..], &story.group) else { unreachable!() };
+    story.net.split(&[0, 0, 1], Some(0));
+    cy.send(group, "better late").await.unwrap();
+    // Its gateway does not come back, and is not waited for: the others delete what the message could be read with.
+    story.net.lose(2);
+    story.net.evict_lost();
+    for member in [ann, bob] {
+        member.sync(group).await.unwrap();
+        member.update(group).await.unwrap();
+        story.net.pass(8);
+    }
+    for member in [ann, bob] {
+        member.sync(group).await.unwrap();
+    }
+    let (_, late, stable) = story.net.marks(group);
+    assert!(late == 0 && stable > 0, "{late} {stable}");
+    cy.move_to(0);
+    story.heal().await;
+    story.check();
+    assert!(story.net.marks(group).1 > 0, "what cy brought is late, and in the log");
+    for member in [ann, bob] {
+        assert_eq!(texts(member, group), ["better late"]);
+    }
+}
