@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)] // A panic in a test is its report; what files share is public.
 
+mod links;
 mod raw;
 mod table;
 mod world;
