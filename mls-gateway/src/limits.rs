@@ -132,6 +132,10 @@ pub const DMLS_EPOCH_BYTES: std::ops::RangeInclusive<usize> = 32..=64;
 pub const LEAF_INDEX_MAX: u32 = 1 << 16;
 /// DeMLS groups that a gateway serves at the same time. It can not let go of one before the cluster stops waiting for it.
 pub const DEMLS_GROUPS_MAX: usize = 20_000;
+/// Entries of the copied log that are kept below the stable one, with their payload. Whoever is further behind reads from the nodes.
+pub const LOG_ENTRIES_KEPT: u64 = 4096;
+/// Entries that are deleted at a time, at least, unless fewer are kept.
+pub const LOG_ENTRIES_PRUNED_MIN: u64 = 256;
 /// Groups whose kind is remembered.
 pub const KINDS_MAX: usize = 100_000;
 /// Payload of one group's branches, in bytes.

@@ -7,12 +7,12 @@ use concordat_proto::{
         ReadBranchEntriesResponse, UploadBranchEntriesRequest, UploadBranchEntriesResponse,
     },
 };
-use group_log::{ClientId, EntryId};
+use group_log::{ClientId, EntryId, fork::BranchEntry};
 use prost::Message;
 
 use super::{Api, group_id};
 use crate::{
-    demls::subscription::event,
+    demls::{Group, branch::Hanging, subscription::event},
     error::GatewayError,
     limits::{BRANCH_IDS_MAX, BRANCH_PAGE_BYTES},
     relay,
@@ -26,7 +26,11 @@ impl Api {
         let group = self.registry()?.used(&group_id(request.group_id)?).await?;
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for id in ids(&request.entry_ids)? {
-            let Some(found) = group.find(&id).await? else { continue };
+            let found = match group.find(&id).await? {
+                None if group.is_dead(&id)? => self.put_aside(&group, &id).await?,
+                found => found,
+            };
+            let Some(found) = found else { continue };
             bytes += found.entry.size();
             if bytes > BRANCH_PAGE_BYTES && !entries.is_empty() {
                 break;
@@ -34,6 +38,14 @@ impl Api {
             entries.push(event(found));
         }
         Ok(ReadBranchEntriesResponse { entries })
+    }
+
+    /// From a node: the copy of the log here does not reach back to where it was put aside.
+    async fn put_aside(&self, group: &Group, id: &EntryId) -> Result<Option<Hanging>, GatewayError> {
+        let bodies = self.cluster.reader.branch_entries(&group.id, &[*id]).await?;
+        let entry = bodies.into_iter().filter_map(|body| BranchEntry::try_from(body).ok());
+        let Some(entry) = entry.into_iter().find(|entry| entry.id() == *id) else { return Ok(None) };
+        Ok(group.hanging_dead(entry)?)
     }
 
     pub(super) async fn offer_branch(

@@ -67,6 +67,7 @@ impl Api {
             GroupSubmission { facts, ..submission(&group_id, author, epoch, Content::Create(create)) };
         let accepted = self.order_plain(submission, &group_id).await?;
         if is_demls {
+            self.registry()?.created(&group_id);
             self.registry()?.used(&group_id).await?;
         }
         self.validator.created(&group_id, state, &accepted).await;
@@ -113,7 +114,7 @@ impl Api {
         let wish =
             AssignGroup { group_id: group_id.to_bytes(), shard: shards[spread(group_id) % shards.len()] };
         let command = Command { command: Some(command::Command::AssignGroup(wish)) };
-        match self.cluster.router.submit(DIRECTORY_SHARD, &command).await? {
+        match self.bring(DIRECTORY_SHARD, &command).await? {
             Final::GroupAssigned(assigned) if assigned.shard < SHARDS_MAX => Ok(assigned.shard),
             Final::Refused(refused) => Err(GatewayError::Refused(refused)),
             _ => Err(GatewayError::Protocol("an outcome that does not belong to the command")),
@@ -128,6 +129,7 @@ impl Api {
             loop {
                 changes.borrow_and_update();
                 let mut shards = board.shards();
+                shards.extend(self.demls.iter().flat_map(|demls| demls.paths().relay.quorums_of_others()));
                 shards.remove(&DIRECTORY_SHARD);
                 if !shards.is_empty() || changes.changed().await.is_err() {
                     return shards;

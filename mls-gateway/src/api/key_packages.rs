@@ -105,7 +105,7 @@ impl Api {
     }
 
     async fn directory(&self, command: command::Command) -> Result<Final, GatewayError> {
-        match self.cluster.router.submit(DIRECTORY_SHARD, &Command { command: Some(command) }).await? {
+        match self.bring(DIRECTORY_SHARD, &Command { command: Some(command) }).await? {
             Final::Refused(refused) => Err(GatewayError::Refused(refused)),
             outcome => Ok(outcome),
         }

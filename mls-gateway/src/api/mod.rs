@@ -108,7 +108,12 @@ impl Api {
 
     /// Where a group lives. Fails at once if nothing can be ordered there now.
     async fn available(&self, group_id: &GroupId) -> Result<u32, GatewayError> {
-        let shard = self.cluster.locator.shard(group_id).await?;
+        // Of a group that is kept here it is known without any node.
+        let kept = self.demls.as_ref().and_then(|registry| registry.get(group_id));
+        let shard = match kept {
+            Some(group) => group.shard,
+            None => self.cluster.locator.shard(group_id).await?,
+        };
         self.check_mode(shard)?;
         Ok(shard)
     }
@@ -116,8 +121,23 @@ impl Api {
     /// Fails if nothing can be ordered in a shard now.
     fn check_mode(&self, shard: u32) -> Result<(), GatewayError> {
         match self.cluster.modes.of(shard) {
+            Mode::Unavailable if self.reaches_through_another(shard) => Ok(()),
             Mode::Unavailable => Err(GatewayError::NoQuorum),
             Mode::Ordered | Mode::Suspect { .. } => Ok(()),
+        }
+    }
+
+    /// The quorum of a shard is reached through another gateway, and not by this one.
+    fn reaches_through_another(&self, shard: u32) -> bool {
+        let paths = self.demls.as_ref().map(|registry| registry.paths());
+        paths.is_some_and(|paths| !paths.is_direct(shard) && paths.relay.reaches_quorum(shard))
+    }
+
+    /// Brings a command to the quorum of a shard: by oneself, or through another gateway if only that reaches it.
+    async fn bring(&self, shard: u32, command: &Command) -> Result<Final, GatewayError> {
+        match &self.demls {
+            Some(registry) => registry.paths().submit(shard, command).await,
+            None => self.cluster.router.submit(shard, command).await,
         }
     }
 
@@ -125,7 +145,7 @@ impl Api {
     async fn order(&self, submission: GroupSubmission, group_id: &GroupId) -> Result<Final, GatewayError> {
         let shard = self.available(group_id).await?;
         let command = Command { command: Some(command::Command::Group(submission)) };
-        let outcome = self.cluster.router.submit(shard, &command).await?;
+        let outcome = self.bring(shard, &command).await?;
         let refused = match outcome {
             Final::Refused(refused) => refused,
             Final::Reconciling(_) => return Err(GatewayError::Reconciling),

@@ -16,7 +16,7 @@ use super::{Api, group_id, subscribe::canonical};
 use crate::{
     access::rules::Leave,
     cluster::LogReader,
-    demls::{Group, store::StoreError, subscription::for_client},
+    demls::{Group, read, store::StoreError, subscription::for_client},
     error::GatewayError,
     fanout::{cursor_error, verify_page},
     limits::{BRANCH_PAGE_BYTES, MODE_PATIENCE, READ_DEADLINE, READ_PAGE_DEFAULT, READ_PAGE_MAX},
@@ -60,7 +60,7 @@ impl Api {
             got => return Err(GatewayError::bad_field("max_entries", format!("0 to {READ_PAGE_MAX}"), got)),
         };
         if let Some(group) = self.copied(&group_id, request.linearizable).await? {
-            return page_of(&group, seq, chain, max);
+            return self.page_of(&group, seq, chain, max).await;
         }
         if request.linearizable {
             self.available(&group_id).await?;
@@ -121,7 +121,12 @@ impl Api {
         request: GetGroupInfoRequest,
     ) -> Result<GetGroupInfoResponse, GatewayError> {
         let group_id = group_id(request.group_id)?;
-        self.available(&group_id).await?;
+        let shard = self.available(&group_id).await?;
+        if self.reaches_through_another(shard)
+            && let Some(group) = self.demls.as_ref().and_then(|registry| registry.get(&group_id))
+        {
+            return self.group_info_of(&group, &reader).await;
+        }
         let answer = self.cluster.reader.head(&group_id, true, true).await?;
         self.may_see(&group_id, &reader, answer.head.epoch).await?;
         if answer.group_info.is_empty() || answer.group_info_epoch != answer.head.epoch {
@@ -134,18 +139,39 @@ impl Api {
     }
 }
 
-/// A page of the copy that is kept here.
-fn page_of(
-    group: &Group,
-    seq: u64,
-    chain: Option<ChainHash>,
-    max: u32,
-) -> Result<ReadEntriesResponse, GatewayError> {
-    let head = group.head()?.ok_or(GatewayError::Unreachable("the log was not read yet".into()))?;
-    check_cursor(&group.rows, &head, &Cursor::Canonical { seq, chain })
-        .map_err(StoreError::from)?
-        .map_err(|error| cursor_error(&error))?;
-    let entries = group.rows.entries(seq, max as usize, BRANCH_PAGE_BYTES)?.into_iter();
-    let entries = entries.map(|stored| for_client(group, stored.entry)).collect::<Result<_, _>>()?;
-    Ok(ReadEntriesResponse { entries, head: Some((&head).into()) })
+impl Api {
+    /// From the copy that is kept here, which follows the log through another gateway: the newest that can be had without a node.
+    async fn group_info_of(
+        &self,
+        group: &Group,
+        reader: &ClientId,
+    ) -> Result<GetGroupInfoResponse, GatewayError> {
+        let head = group.head()?.ok_or(GatewayError::GroupNotFound)?;
+        self.may_see(&group.id, reader, head.epoch).await?;
+        match group.rows.group_info(&head)? {
+            Some(group_info) => Ok(GetGroupInfoResponse { group_info, head: Some((&head).into()) }),
+            None => Err(GatewayError::GroupInfoBehind {
+                head_epoch: head.epoch,
+                got: head.epoch.saturating_sub(1),
+            }),
+        }
+    }
+
+    /// A page of the copy that is kept here.
+    async fn page_of(
+        &self,
+        group: &Group,
+        seq: u64,
+        chain: Option<ChainHash>,
+        max: u32,
+    ) -> Result<ReadEntriesResponse, GatewayError> {
+        let head = group.head()?.ok_or(GatewayError::Unreachable("the log was not read yet".into()))?;
+        check_cursor(&group.rows, &head, &Cursor::Canonical { seq, chain })
+            .map_err(StoreError::from)?
+            .map_err(|error| cursor_error(&error))?;
+        let paths = self.registry()?.paths();
+        let entries = read(group, paths, seq, max as usize, BRANCH_PAGE_BYTES).await?.into_iter();
+        let entries = entries.map(|stored| for_client(group, stored.entry)).collect::<Result<_, _>>()?;
+        Ok(ReadEntriesResponse { entries, head: Some((&head).into()) })
+    }
 }

@@ -89,7 +89,7 @@ impl Api {
         for (shard, position) in places {
             let ack = AckWelcomes { client_id: client.to_bytes(), position };
             let command = Command { command: Some(command::Command::AckWelcomes(ack)) };
-            match self.cluster.router.submit(shard, &command).await? {
+            match self.bring(shard, &command).await? {
                 Final::WelcomesAcked(acked) => left = left.saturating_add(acked.left),
                 Final::Refused(refused) => return Err(GatewayError::Refused(refused)),
                 _ => return Err(GatewayError::Protocol("an outcome that does not belong to the command")),

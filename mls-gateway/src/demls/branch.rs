@@ -189,7 +189,17 @@ impl Group {
         drop(core);
         let Some(body) = self.rows.dead_body(id)? else { return Ok(None) };
         let entry = BranchEntry::try_from(body).map_err(|e| StoreError::damaged("the log", e))?;
-        let Some(Recorded::Dead(dead)) = self.rows.recorded(id)? else { return Ok(None) };
+        self.hanging_dead(entry)
+    }
+
+    /// The log has put the entry aside: it need not be in the copy here any more.
+    pub fn is_dead(&self, id: &EntryId) -> Result<bool, StoreError> {
+        Ok(matches!(self.rows.recorded(id)?, Some(Recorded::Dead(_))))
+    }
+
+    /// Where an entry hangs that the log has put aside.
+    pub fn hanging_dead(&self, entry: BranchEntry) -> Result<Option<Hanging>, StoreError> {
+        let Some(Recorded::Dead(dead)) = self.rows.recorded(&entry.id())? else { return Ok(None) };
         let fork = self.canonical_state(dead.anchor_epoch)?;
         let epoch = dead.epoch.saturating_sub(u64::from(dead.is_state));
         Ok(fork.map(|fork| Hanging { entry, fork, epoch }))

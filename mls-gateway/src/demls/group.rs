@@ -16,7 +16,7 @@ use super::{
     states::{LookError, States},
     store::{GroupRows, Promise, StoreError, StoredEntry},
 };
-use crate::{error::GatewayError, metrics};
+use crate::{error::GatewayError, limits::LOG_ENTRIES_PRUNED_MIN, metrics};
 
 /// Why something could not be done with a group.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -58,6 +58,8 @@ pub struct Group {
     pub(super) failed: Mutex<Option<GatewayError>>,
     /// A client has used it since the start.
     pub(super) used: std::sync::atomic::AtomicBool,
+    /// Entries that are kept below the stable one.
+    log_entries_kept: u64,
 }
 
 /// What changes together.
@@ -76,6 +78,8 @@ pub(super) struct Core {
     pub reported: bool,
     /// States that are kept beside the head.
     pub retained: Retained,
+    /// The oldest entry of the log that is kept with its payload.
+    pub oldest: u64,
 }
 
 /// States that a group keeps beside its head, as they are counted in the metrics.
@@ -119,7 +123,12 @@ pub struct Digest {
 
 impl Group {
     /// Takes up a group that the storage knows. Blocks.
-    pub(super) fn open(rows: GroupRows, id: GroupId, promise: Promise) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        rows: GroupRows,
+        id: GroupId,
+        promise: Promise,
+        log_entries_kept: u64,
+    ) -> Result<Self, StoreError> {
         let mut states = States::new(rows.clone());
         let mut core = Core {
             tree: BranchTree::new(),
@@ -131,6 +140,7 @@ impl Group {
             first_arrival: 0,
             reported: false,
             retained: Retained::default(),
+            oldest: rows.oldest()?.unwrap_or(1),
         };
         // Parents first. Each round takes in at least one entry, or what is left hangs from nothing.
         let mut waiting = rows.branch()?;
@@ -176,6 +186,7 @@ impl Group {
             live: watch::Sender::new(false),
             failed: Mutex::new(None),
             used: false.into(),
+            log_entries_kept,
         })
     }
 
@@ -266,7 +277,11 @@ impl Group {
             self.prune(&mut core)?;
         }
         core.count_retained(&self.rows)?;
+        let pruned = stable_moved && self.prune_log(&mut core)?;
         drop(core);
+        if pruned {
+            self.sync().await?;
+        }
         self.changed.send_replace(());
         self.wake.notify_waiters();
         Ok(())
@@ -286,6 +301,27 @@ impl Group {
             core.first_arrival += 1;
         }
         Ok(())
+    }
+
+    /// Deletes the payload of old entries of the log: below the stable one, and not needed to see who is a member from there on. Returns
+    /// whether anything was deleted.
+    fn prune_log(&self, core: &mut Core) -> Result<bool, StoreError> {
+        let stable = self.rows.fork()?.stable;
+        let mut before = stable.saturating_sub(self.log_entries_kept);
+        if before < core.oldest.saturating_add(self.log_entries_kept.min(LOG_ENTRIES_PRUNED_MIN)) {
+            return Ok(false);
+        }
+        if let Some(record) = self.rows.record(stable)?
+            && let Some(base) = self.states.lock().base(&record.state_after)?
+        {
+            before = before.min(base);
+        }
+        if before <= core.oldest {
+            return Ok(false);
+        }
+        self.rows.prune_log(core.oldest, before)?;
+        core.oldest = before;
+        Ok(true)
     }
 
     /// Promises not to fork below the newest entry, durably, if nothing is unreported and the group is not forked. Gives the promise.

@@ -1,11 +1,17 @@
 //! Follows the log of one group into the gateway's own copy: from the node that is followed, or from another gateway if no node
 //! is in touch with a quorum.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use concordat_proto::log::v1::{self as pb, CanonicalCursor, Reason};
-use group_log::{GroupId, View};
+use group_log::{
+    ChainHash, ChainVerifier, GroupId, View,
+    fork::{BranchEntry, LogEntry},
+};
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
@@ -22,7 +28,7 @@ use crate::{
     error::GatewayError,
     limits::{
         DUTY_PAUSE, FOLLOW_LAG_MAX, LOG_BATCH_ENTRIES, LOG_QUEUE_BYTES_MAX, LOG_QUEUE_ENTRIES_MAX,
-        MISMATCHES_MAX, RELAY_LOG_PAUSE,
+        MISMATCHES_MAX, READ_PAGE_MAX, RELAY_LOG_PAUSE,
     },
     metrics,
     relay::with_bodies,
@@ -248,6 +254,48 @@ fn begin_again(group: &Group, sink: &Sink, distrusted: bool) {
 }
 
 async fn write(group: &Group, paths: &Paths, entries: Vec<pb::Entry>) -> Result<(), GatewayError> {
+    Ok(group.append(&with_named(group, paths, entries).await?).await?)
+}
+
+/// Entries after `seq`, at most `max`, and no more once they are beyond `bytes`: from the copy here, or from a node if that does not reach
+/// back so far.
+pub async fn read(
+    group: &Group,
+    paths: &Paths,
+    seq: u64,
+    max: usize,
+    bytes: usize,
+) -> Result<Vec<StoredEntry>, GatewayError> {
+    match group.rows.entries(seq, max, bytes) {
+        Err(StoreError::NotKept { .. }) => {}
+        kept => return Ok(kept?),
+    }
+    let chain = match seq {
+        0 => ChainHash::START,
+        _ => group.rows.record(seq)?.map_or(ChainHash::START, |record| record.chain),
+    };
+    let cursor = CanonicalCursor::new(seq, Some(chain));
+    let max = u32::try_from(max).unwrap_or(u32::MAX).min(READ_PAGE_MAX);
+    let page = paths.cluster.reader.page(&group.id, cursor, max, false).await?;
+    let entries = with_named(group, paths, page.entries).await?;
+    // What is shown here was checked when it was copied: it must be the same.
+    let mut verifier = ChainVerifier::after(seq, chain, None);
+    for stored in &entries {
+        let entry = LogEntry::try_from(stored.entry.clone()).map_err(GatewayError::bad_wire)?;
+        verifier.push_item(&entry).map_err(|error| {
+            metrics::log_mismatch();
+            GatewayError::LogMismatch(error.to_string())
+        })?;
+    }
+    Ok(entries)
+}
+
+/// Each entry with those that it names.
+async fn with_named(
+    group: &Group,
+    paths: &Paths,
+    entries: Vec<pb::Entry>,
+) -> Result<Vec<StoredEntry>, GatewayError> {
     let mut stored = Vec::with_capacity(entries.len());
     for entry in entries {
         let names = crate::relay::named(&entry)?;
@@ -255,15 +303,13 @@ async fn write(group: &Group, paths: &Paths, entries: Vec<pb::Entry>) -> Result<
             Vec::new()
         } else {
             let bodies = paths.cluster.reader.branch_entries(&group.id, &names).await?;
-            let mut by_id: std::collections::BTreeMap<_, _> = bodies
+            let mut by_id: BTreeMap<_, _> = bodies
                 .into_iter()
-                .filter_map(|body| {
-                    Some((group_log::fork::BranchEntry::try_from(body.clone()).ok()?.id(), body))
-                })
+                .filter_map(|body| Some((BranchEntry::try_from(body.clone()).ok()?.id(), body)))
                 .collect();
             names.iter().filter_map(|id| by_id.remove(id)).collect()
         };
         stored.push(StoredEntry { entry, bodies });
     }
-    Ok(group.append(&stored).await?)
+    Ok(stored)
 }

@@ -4,6 +4,7 @@
 //! to the membership ([`states`]), and when it may decide what ([`keeper`]). It tells the cluster of everything that the log lacks.
 //! The rules are `group_log::fork`.
 
+pub mod branch;
 pub mod group;
 pub mod keeper;
 pub mod leaves;
@@ -15,10 +16,10 @@ pub mod store;
 pub mod subscription;
 pub mod times;
 
-mod branch;
 mod duties;
 mod log;
 
 pub use group::{Group, GroupError};
+pub use log::read;
 pub use registry::Registry;
 pub use times::Times;

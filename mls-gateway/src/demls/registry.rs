@@ -34,6 +34,7 @@ pub struct Registry {
     store: Arc<Store>,
     paths: Arc<Paths>,
     times: Times,
+    log_entries_kept: u64,
     groups: Mutex<HashMap<GroupId, Served>>,
     kinds: Mutex<LruCache<GroupId, pb::GroupKind>>,
     /// Groups that are not simply ordered, or have something that the log lacks.
@@ -50,12 +51,18 @@ struct Served {
 
 impl Registry {
     /// Takes up every group of the storage: whoever was promised something is still served. Blocks while it reads.
-    pub fn start(store: Arc<Store>, paths: Arc<Paths>, times: Times) -> Result<Arc<Self>, StoreError> {
+    pub fn start(
+        store: Arc<Store>,
+        paths: Arc<Paths>,
+        times: Times,
+        log_entries_kept: u64,
+    ) -> Result<Arc<Self>, StoreError> {
         let most = const { NonZeroUsize::new(KINDS_MAX).expect("the bound is not zero") };
         let registry = Arc::new_cyclic(|this| Self {
             store,
             paths,
             times,
+            log_entries_kept,
             groups: Mutex::default(),
             kinds: Mutex::new(LruCache::new(most)),
             unsettled: Mutex::default(),
@@ -116,6 +123,11 @@ impl Registry {
         Ok(self.serve(id.clone(), rows, promise)?)
     }
 
+    /// A group was created as a DeMLS group: nobody need be asked what it is.
+    pub fn created(&self, id: &GroupId) {
+        self.kinds.lock().put(id.clone(), pb::GroupKind::Demls);
+    }
+
     /// What a group is. It never changes, so it is asked for once.
     pub async fn kind(&self, id: &GroupId) -> Result<pb::GroupKind, GatewayError> {
         if self.groups.lock().contains_key(id) {
@@ -172,7 +184,7 @@ impl Registry {
         if let Some(served) = groups.get(&id) {
             return Ok(Arc::clone(&served.group));
         }
-        let group = Arc::new(Group::open(rows, id.clone(), promise)?);
+        let group = Arc::new(Group::open(rows, id.clone(), promise, self.log_entries_kept)?);
         let sink = Sink::new(&group)?;
         let paths = || Arc::clone(&self.paths);
         let keeping = keeper::keep(Arc::clone(&group), paths(), self.this.clone(), self.times.clone());

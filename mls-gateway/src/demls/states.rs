@@ -192,6 +192,20 @@ impl States {
         Ok(Some((state, is_new)))
     }
 
+    /// The entry that the states from this one on are built from, if they can be seen: what comes before it is not needed for them.
+    pub(super) fn base(&self, state: &StateId) -> Result<Option<u64>, StoreError> {
+        let mut at = *state;
+        for _ in 0..=REPLAY_COMMITS_MAX {
+            let Some(source) = self.source(&at)? else { return Ok(None) };
+            if self.build(&source).is_some() {
+                return Ok(source.seq);
+            }
+            let Some((_, parent)) = source.commit else { return Ok(None) };
+            at = parent;
+        }
+        Ok(None)
+    }
+
     fn build(&self, source: &Source) -> Option<PublicState> {
         let info = mls::group_info(&source.group_info).ok()?;
         // Whoever accepted the entry has held its GroupInfo against the commit.

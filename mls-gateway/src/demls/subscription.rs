@@ -9,7 +9,7 @@ use concordat_proto::{
 use group_log::{ChainHash, CursorError, EntryId, View, fork::Mode};
 use tokio::sync::watch;
 
-use super::{branch::Hanging, group::Group, path::Paths, store::StoreError};
+use super::{branch::Hanging, group::Group, log, path::Paths, store::StoreError};
 use crate::{
     cluster::LogReader,
     error::GatewayError,
@@ -80,7 +80,7 @@ impl Subscription {
             if !self.placed {
                 self.place().await?;
             }
-            if let Some(events) = self.log()? {
+            if let Some(events) = self.log().await? {
                 return Ok(events);
             }
             // After the log: what a branch departs from has been told.
@@ -108,7 +108,7 @@ impl Subscription {
         }
     }
 
-    fn log(&mut self) -> Result<Option<Vec<Event>>, GatewayError> {
+    async fn log(&mut self) -> Result<Option<Vec<Event>>, GatewayError> {
         let newest = self.group.log_seq()?;
         if !self.placed {
             return Ok(None);
@@ -116,7 +116,8 @@ impl Subscription {
         if newest <= self.seq {
             return Ok(None);
         }
-        let entries = self.group.rows.entries(self.seq, SUBSCRIBER_READ_ENTRIES, SUBSCRIBER_READ_BYTES)?;
+        let (max, bytes) = (SUBSCRIBER_READ_ENTRIES, SUBSCRIBER_READ_BYTES);
+        let entries = log::read(&self.group, &self.paths, self.seq, max, bytes).await?;
         let Some(last) = entries.last() else { return Ok(None) };
         self.seq = last.entry.seq;
         metrics::delivered("copy", entries.len());

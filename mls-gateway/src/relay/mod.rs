@@ -89,6 +89,11 @@ impl Relay {
         self.state.lock().reach.to_quorum(shard).is_some()
     }
 
+    /// The shards whose quorum other gateways reach.
+    pub fn quorums_of_others(&self) -> BTreeSet<u32> {
+        self.state.lock().reach.quorums_of_others()
+    }
+
     /// Gateways in the order in which they are asked to sequence a group, this one among them.
     pub fn sequencers(&self, group: &GroupId) -> Vec<GatewayId> {
         self.state.lock().reach.sequencers(group)

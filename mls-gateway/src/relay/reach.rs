@@ -96,6 +96,11 @@ impl Reach {
         with_quorum.min_by_key(|route| route.hops).map(|route| route.next)
     }
 
+    /// The shards whose quorum others reach.
+    pub fn quorums_of_others(&self) -> BTreeSet<u32> {
+        self.routes().into_values().flat_map(|route| route.quorum).collect()
+    }
+
     /// Everybody reached and this gateway itself, in the order in which they are asked to sequence a group: the same order wherever
     /// the same gateways are reached.
     pub fn sequencers(&self, group: &GroupId) -> Vec<GatewayId> {

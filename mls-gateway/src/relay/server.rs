@@ -34,7 +34,7 @@ use tonic::{Request, Response, Status, service::interceptor::InterceptedService,
 
 use super::{Relay, repair::known};
 use crate::{
-    demls::{Group, GroupError, Registry, group::Digest},
+    demls::{Group, GroupError, Registry, group::Digest, read},
     error::GatewayError,
     limits::{
         BRANCH_IDS_MAX, BRANCH_PAGE_BYTES, LOG_BATCH_ENTRIES, RELAY_DIGEST_PAUSE, RELAY_DIGESTS_MAX,
@@ -219,10 +219,8 @@ impl RelayService for RelayApi {
         let id = convert::group_id("group_id", group_id).map_err(GatewayError::bad_wire)?;
         // Asked by a gateway that reaches the quorum through this one only: followed for it from now on.
         let group = self.registry.open(&id).await?;
-        let rows = group.rows.clone();
-        let read = move || rows.entries(after_seq, LOG_BATCH_ENTRIES, BRANCH_PAGE_BYTES);
-        let stored = tokio::task::spawn_blocking(read).await.map_err(|e| Status::internal(e.to_string()))?;
-        let stored = stored.map_err(GatewayError::from)?;
+        let paths = self.registry.paths();
+        let stored = read(&group, paths, after_seq, LOG_BATCH_ENTRIES, BRANCH_PAGE_BYTES).await?;
         let newest = group.log_seq().map_err(GatewayError::from)?;
         let more = stored.last().is_some_and(|last| last.entry.seq < newest);
         let mut page = pb::FetchLogResponse { entries: Vec::new(), bodies: Vec::new(), more };

@@ -47,6 +47,12 @@ pub enum StoreError {
         /// What is wrong.
         detail: String,
     },
+    /// The copy of the log does not reach back so far: nodes have the whole.
+    #[error("the copy of the log here begins with entry {oldest}; read what comes before from a node")]
+    NotKept {
+        /// The oldest entry that is kept.
+        oldest: u64,
+    },
     /// The log that was shown does not follow from the one that is stored.
     #[error(transparent)]
     Follow(#[from] FollowError),

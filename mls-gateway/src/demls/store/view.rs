@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use concordat_proto::{convert, log::v1 as pb, relay::v1::FetchLogResponse};
 use group_log::{
     ClientId, CommitRef, Content, EntryId, GroupId, Head, Record, StateId, View,
@@ -140,7 +141,21 @@ impl GroupRows {
         row.map(|row| decode_entry(&row)).transpose()
     }
 
-    /// Entries of the log after `seq`, at most `max`, and no more once they are beyond `bytes`.
+    /// The oldest entry that is kept with its payload, if there is any.
+    pub fn oldest(&self) -> Result<Option<u64>, StoreError> {
+        let prefix = self.prefix(keys::ENTRY);
+        let first = self.store.scan(&prefix, &prefix).next().transpose()?;
+        Ok(first.map(|(_, row)| decode_entry(&row)).transpose()?.map(|stored| stored.entry.seq))
+    }
+
+    /// Deletes the payload of the entries from `from` up to `before`. What the rules read of them stays.
+    pub fn prune_log(&self, from: u64, before: u64) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        batch.delete_range(self.numbered(keys::ENTRY, from), self.numbered(keys::ENTRY, before));
+        self.store.write(batch)
+    }
+
+    /// Entries of the log after `seq`, at most `max`, and no more once they are beyond `bytes`. None may be missing.
     pub fn entries(&self, seq: u64, max: usize, bytes: usize) -> Result<Vec<StoredEntry>, StoreError> {
         let prefix = self.prefix(keys::ENTRY);
         let from = self.numbered(keys::ENTRY, seq.saturating_add(1));
@@ -151,9 +166,30 @@ impl GroupRows {
             if size > bytes && !entries.is_empty() {
                 break;
             }
-            entries.push(decode_entry(&row)?);
+            let stored = decode_entry(&row)?;
+            if entries.is_empty() && stored.entry.seq != seq.saturating_add(1) {
+                return Err(StoreError::NotKept { oldest: stored.entry.seq });
+            }
+            entries.push(stored);
         }
         Ok(entries)
+    }
+
+    /// The GroupInfo that came with the commit (or the create) which led to the head, if one did.
+    pub fn group_info(&self, head: &Head) -> Result<Option<Bytes>, StoreError> {
+        let led_here = match head.epoch.checked_sub(1) {
+            Some(before) => self.commit_ending(before)?.map(|commit| commit.seq),
+            None => Some(1),
+        };
+        // A group may begin in a later epoch.
+        let Some(stored) = self.entry(led_here.unwrap_or(1))? else { return Ok(None) };
+        let content = stored.entry.content.and_then(|content| content.content);
+        let info = match content {
+            Some(pb::content::Content::Commit(commit)) => commit.group_info,
+            Some(pb::content::Content::Create(create)) => create.group_info,
+            _ => Bytes::new(),
+        };
+        Ok(Some(info).filter(|info| !info.is_empty()))
     }
 
     /// A branch entry that the log calls dead.

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use concordat_proto::{
     gateway::v1::{
-        Mode, OfferBranchEntriesRequest, ReadBranchEntriesRequest, UploadBranchEntriesRequest,
-        submit_response::Outcome, subscribe_response::Event,
+        Mode, OfferBranchEntriesRequest, ReadBranchEntriesRequest, ReadEntriesRequest,
+        UploadBranchEntriesRequest, submit_response::Outcome, subscribe_response::Event,
     },
-    log::v1::{BranchEntry, content::Content},
+    log::v1::{BranchEntry, CanonicalCursor, Cursor, content::Content, cursor::Chain},
 };
 use group_log::fork::{Item, LeafId, Mark};
 use tonic::Code;
@@ -16,8 +16,10 @@ use super::site::{
     FORKED_WITHIN, GROUP, Site, add, after, branch_entry, create, made_in, provisional, sites, told_mode,
 };
 use crate::support::{
-    Client, Events, accepted, assert_refused, create_request, fake::FakeCluster, member::Member, outcome,
-    submit, until,
+    Client, Events, accepted, assert_refused, create_request,
+    fake::FakeCluster,
+    member::{Member, tampered},
+    outcome, submit, until,
 };
 
 async fn alone(cluster: &FakeCluster) -> (Site, Client) {
@@ -236,4 +238,49 @@ async fn a_branch_that_lost_is_on_the_side_and_its_removals_are_owed() {
         assert!(group.fork.state().owed.is_empty());
         assert!(group.items().iter().any(|item| matches!(item, Item::Mark(Mark::Side { .. }))));
     });
+}
+
+#[tokio::test]
+async fn the_copy_of_a_log_is_cut_below_the_stable_entry_and_is_still_read_from_its_beginning() {
+    let cluster = FakeCluster::start(3).await;
+    let mut site = sites(&cluster, 1, |_, _| false).await.remove(0);
+    site.keep(8).await;
+    let mut calls = site.client(b"alice");
+    let mut alice = Member::new("alice");
+    let mut state = create(&mut calls, &mut alice).await;
+    site.registered(&cluster).await;
+    for _ in 0..40 {
+        let commit = made_in(&state, alice.update());
+        state = after(&state, &commit);
+        accepted(submit(&mut calls, commit).await);
+        alice.merge();
+    }
+    let group = site.group();
+    until("the oldest entries are gone", async || group.rows.oldest().unwrap().is_some_and(|seq| seq > 16))
+        .await;
+    assert!(group.rows.entries(0, 10, 1 << 20).is_err(), "they are not silently left out");
+
+    // A reader from the beginning, a page in the middle of what is gone, and a restart.
+    let head = group.log_seq().unwrap();
+    let (entries, _) = Events::open(&mut calls, GROUP, None).await.caught_up().await;
+    assert!(entries.iter().map(|entry| entry.seq).eq(1..=entries.len() as u64));
+    assert!(entries.len() as u64 >= head);
+    let chain_hash = entries[3].chain_hash.clone();
+    let cursor = Some(Cursor { chain: Some(Chain::Canonical(CanonicalCursor { seq: 4, chain_hash })) });
+    let asked = ReadEntriesRequest { group_id: GROUP.into(), cursor, max_entries: 3, linearizable: false };
+    let page = calls.read_entries(asked).await.unwrap().into_inner().entries;
+    assert_eq!(page.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [5, 6, 7]);
+    drop(group);
+    site.kill().await;
+    site.restart().await;
+    let mut calls = site.client(b"alice");
+    site.is_counted_on().await;
+    // Who is a member is still seen: a commit that nobody could process is refused.
+    let good = made_in(&state, alice.update());
+    let mut forged = good.clone();
+    let plain = good.message.slice(..good.message.len() - 33);
+    forged.message = [&tampered(&plain)[..], &good.message[plain.len()..]].concat().into();
+    let refused = outcome(calls.submit(forged).await).unwrap_err();
+    assert_refused(&refused, Code::InvalidArgument, "INVALID_COMMIT");
+    accepted(submit(&mut calls, good).await);
 }

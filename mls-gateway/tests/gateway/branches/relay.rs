@@ -25,12 +25,12 @@ use crate::support::{
     submit,
 };
 
-fn relay(site: &Site) -> RelayClient<Channel> {
+pub fn relay(site: &Site) -> RelayClient<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{}", site.relay_address)).unwrap();
     RelayClient::new(endpoint.connect_with_connector_lazy(Connector::new(tcp_network())))
 }
 
-fn from<T>(cluster: &'static str, message: T) -> Request<T> {
+pub fn from<T>(cluster: &'static str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert_bin(GATEWAY_KEY, MetadataValue::from_bytes(&[3; 16]));
     request.metadata_mut().insert(CLUSTER_KEY, MetadataValue::from_static(cluster));

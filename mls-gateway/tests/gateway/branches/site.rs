@@ -12,6 +12,7 @@ use concordat_proto::{
 use group_log::{StateId, fork::ModeTimes, hash};
 use mls_gateway::{
     demls::Times,
+    limits::LOG_ENTRIES_KEPT,
     server::{DemlsParts, Gateway, Parts},
 };
 use service_kit::{net::tcp_network, rng::Randomness};
@@ -25,7 +26,7 @@ use crate::support::{
 pub const GROUP: &[u8] = b"group";
 
 /// Two election timeouts of a local network.
-pub const FORKED_WITHIN: Duration = Duration::from_millis(1200);
+pub const FORKED_WITHIN: Duration = Duration::from_millis(1600);
 
 pub fn times() -> Times {
     Times {
@@ -42,12 +43,23 @@ pub struct Site {
     ordering: Vec<String>,
     peers: Vec<String>,
     times: Times,
+    log_entries_kept: u64,
     dir: PathBuf,
     _disk: TempDir,
 }
 
 /// So many sites in front of the cluster, each linked to those that `linked` names.
 pub async fn sites(cluster: &FakeCluster, count: usize, linked: impl Fn(usize, usize) -> bool) -> Vec<Site> {
+    in_front_of(cluster.addresses(), count, linked, times()).await
+}
+
+/// The same in front of these nodes, with these times.
+pub async fn in_front_of(
+    ordering: Vec<String>,
+    count: usize,
+    linked: impl Fn(usize, usize) -> bool,
+    times: Times,
+) -> Vec<Site> {
     let mut relays = Vec::new();
     for _ in 0..count {
         relays.push(tcp_network().listen("127.0.0.1:0".into()).await.unwrap());
@@ -61,9 +73,10 @@ pub async fn sites(cluster: &FakeCluster, count: usize, linked: impl Fn(usize, u
             gateway: None,
             network: CutNetwork::new(),
             relay_address: addresses[n].clone(),
-            ordering: cluster.addresses(),
+            ordering: ordering.clone(),
             peers,
-            times: times(),
+            times: times.clone(),
+            log_entries_kept: LOG_ENTRIES_KEPT,
             dir: disk.path().to_owned(),
             _disk: disk,
         };
@@ -86,6 +99,7 @@ impl Site {
             times: self.times.clone(),
             relay: Some(relay),
             peers: self.peers.clone(),
+            log_entries_kept: self.log_entries_kept,
             ..DemlsParts::new(self.dir.clone())
         });
         self.gateway = Some(Gateway::start(parts).unwrap());
@@ -104,6 +118,13 @@ impl Site {
         let address = self.relay_address.clone();
         self.gateway = None;
         until("the port is free", async || std::net::TcpListener::bind(&address).is_ok()).await;
+    }
+
+    /// Starts it again so that it keeps so many entries of a log below the stable one.
+    pub async fn keep(&mut self, entries: u64) {
+        self.kill().await;
+        self.log_entries_kept = entries;
+        self.restart().await;
     }
 
     pub async fn restart(&mut self) {
@@ -131,12 +152,25 @@ impl Site {
         self.network.cut([]);
     }
 
+    /// The cluster has agreed to wait for this gateway, and it knows.
     pub async fn registered(&self, cluster: &FakeCluster) {
         let id = self.gateway().demls().unwrap().store().gateway_id();
         until("the gateway is registered", async || {
             cluster.get(|state| state.forks.groups[GROUP].fork.state().gateways.contains_key(&id))
         })
         .await;
+        self.is_counted_on().await;
+    }
+
+    /// The group at this site.
+    pub fn group(&self) -> std::sync::Arc<mls_gateway::demls::Group> {
+        let id = group_log::GroupId::new(GROUP.to_vec()).unwrap();
+        self.gateway().demls().unwrap().get(&id).unwrap()
+    }
+
+    /// The gateway knows that the cluster has agreed to wait for it: it may fork.
+    pub async fn is_counted_on(&self) {
+        until("the gateway may fork", async || self.group().may_fork().await).await;
     }
 
     pub async fn in_mode(&self, mode: group_log::fork::Mode) {

@@ -1,12 +1,16 @@
 //! Several gateways that reach one another.
 
-use concordat_proto::gateway::v1::submit_response::Outcome;
+use concordat_proto::{
+    gateway::v1::{CloseGroupRequest, GetGroupInfoRequest, SetPolicyRequest, submit_response::Outcome},
+    log::v1::Policy,
+};
 use group_log::fork::Mode;
 use tonic::Code;
 
 use super::site::{GROUP, Site, add, after, branch_entry, create, made_in, provisional, sites};
 use crate::support::{
-    Events, accepted, assert_refused, fake::FakeCluster, member::Member, outcome, submit, until,
+    Events, accepted, assert_refused, create_request, fake::FakeCluster, member::Member, outcome, submit,
+    until,
 };
 
 async fn ready(cluster: &FakeCluster, sites: &[Site]) {
@@ -69,8 +73,24 @@ async fn a_gateway_that_is_cut_off_from_the_nodes_is_served_through_another() {
     sites[1].cut_from_cluster();
     let commit = made_in(&first, alice.update());
     let state = after(&first, &commit);
-    assert_eq!(accepted(submit(&mut calls, commit).await).state_id, state.to_bytes());
+    assert_eq!(accepted(submit(&mut calls, commit.clone()).await).state_id, state.to_bytes());
     assert_eq!(events.entry().await.state_id, state.to_bytes(), "the log comes the same way");
+    // Asked again, with the same answer: whichever way it came.
+    assert_eq!(accepted(submit(&mut calls, commit).await).state_id, state.to_bytes());
+
+    // So does everything else that a client may want of the cluster.
+    let info =
+        calls.get_group_info(GetGroupInfoRequest { group_id: GROUP.into() }).await.unwrap().into_inner();
+    assert_eq!(info.head.unwrap().state_id, state.to_bytes());
+    let policy = Some(Policy { past_epochs: Some(3), ..Policy::default() });
+    let set = SetPolicyRequest { group_id: GROUP.into(), epoch: 1, policy };
+    calls.set_policy(set).await.unwrap().into_inner().accepted.unwrap();
+    let mut bob = Member::new("bob");
+    let mut request = create_request(bob.create(b"second"));
+    request.kind = concordat_proto::log::v1::GroupKind::Demls.into();
+    calls.create_group(request).await.unwrap().into_inner().accepted.unwrap();
+    let close = CloseGroupRequest { group_id: GROUP.into(), epoch: 1 };
+    calls.close_group(close).await.unwrap().into_inner().accepted.unwrap();
 }
 
 #[tokio::test]

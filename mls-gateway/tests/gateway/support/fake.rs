@@ -295,8 +295,10 @@ impl Ordering for FakeNode {
         let request = request.into_inner();
         let head = self.shared.head(&request.group_id)?;
         let cursor = Cursor::try_from(request.cursor.clone().unwrap_or_default()).unwrap();
-        let checked = self.shared.state().logs[&request.group_id].read(&cursor, 1);
-        if let Err(error) = checked {
+        let state = self.shared.state();
+        let checked = state.logs.get(&request.group_id).map(|log| log.read(&cursor, 1).map(drop));
+        drop(state);
+        if let Some(Err(error)) = checked {
             let refused = log::Refused::from(&error);
             let name = refused.reason().as_str_name().trim_start_matches("REASON_").to_owned();
             return Err(StatusBuilder::new(Code::FailedPrecondition, name, refused.message).build());

@@ -14,8 +14,15 @@ pub struct RealCluster {
 
 /// Keeps the cluster's disk.
 pub struct Guard {
-    _dir: TempDir,
+    dir: TempDir,
     _permit: SemaphorePermit<'static>,
+}
+
+impl Guard {
+    /// Where the nodes keep their data.
+    pub fn path(&self) -> &std::path::Path {
+        self.dir.path()
+    }
 }
 
 impl RealCluster {
@@ -23,7 +30,7 @@ impl RealCluster {
         let permit = ROOM.acquire().await.unwrap();
         let dir = TempDir::new().unwrap();
         let cluster = super::soon("the cluster", DevCluster::start(dir.path(), 3, 2)).await.unwrap();
-        Self { cluster, guard: Guard { _dir: dir, _permit: permit } }
+        Self { cluster, guard: Guard { dir, _permit: permit } }
     }
 
     pub fn addresses(&self) -> Vec<String> {
