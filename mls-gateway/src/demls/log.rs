@@ -278,6 +278,9 @@ pub async fn read(
     let max = u32::try_from(max).unwrap_or(u32::MAX).min(READ_PAGE_MAX);
     let page = paths.cluster.reader.page(&group.id, cursor, max, false).await?;
     let entries = with_named(group, paths, page.entries).await?;
+    if entries.is_empty() {
+        return Err(GatewayError::Unreachable("the node that was asked is behind".into()));
+    }
     // What is shown here was checked when it was copied: it must be the same.
     let mut verifier = ChainVerifier::after(seq, chain, None);
     for stored in &entries {
