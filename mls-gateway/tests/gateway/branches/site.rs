@@ -7,7 +7,7 @@ use concordat_proto::{
     gateway::v1::{
         AcceptedProvisional, Mode, SubmitRequest, submit_response::Outcome, subscribe_response::Event,
     },
-    log::v1::GroupKind,
+    log::v1::{Accepted, GroupKind},
 };
 use group_log::{StateId, fork::ModeTimes, hash};
 use mls_gateway::{
@@ -19,8 +19,8 @@ use service_kit::{net::tcp_network, rng::Randomness};
 use tempfile::TempDir;
 
 use crate::support::{
-    Client, Events, client, create_request, cut::CutNetwork, fake::FakeCluster, member::Member, soon, submit,
-    until,
+    Client, Events, client, create_request, cut::CutNetwork, fake::FakeCluster, member::Member, outcome,
+    soon, submit, until,
 };
 
 pub const GROUP: &[u8] = b"group";
@@ -244,4 +244,20 @@ pub async fn branch_entry(events: &mut Events) -> Bytes {
             return event.entry_id;
         }
     }
+}
+
+/// Submits the same bytes until the quorum has accepted them, as clients do: a busy machine may cut links for a moment.
+pub async fn accepted_in_the_end(calls: &mut Client, request: &SubmitRequest) -> Accepted {
+    let insisting = async {
+        loop {
+            match outcome(calls.submit(request.clone()).await) {
+                Ok(Outcome::Accepted(accepted)) => return accepted,
+                Ok(Outcome::AcceptedProvisional(_)) => {}
+                Ok(other) => panic!("expected to be accepted, got {other:?}"),
+                Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("the quorum's answer", insisting).await
 }
