@@ -63,6 +63,16 @@ pub enum CursorError {
         /// The cursor's place.
         got: u64,
     },
+    /// What comes after the cursor was given up.
+    #[error(
+        "the cursor is at entry {got}, but the log here begins with entry {oldest}: come back by an external commit with the newest GroupInfo"
+    )]
+    Pruned {
+        /// The first entry that is left.
+        oldest: u64,
+        /// The cursor's place.
+        got: u64,
+    },
     /// A place on a branch was asked of the canonical log.
     #[error(
         "the cursor is on the branch from {fork}, not in the canonical log: read that branch, or start from a canonical place"
@@ -86,9 +96,13 @@ pub fn check_cursor<V: View>(
     if seq > head.seq {
         return Ok(Err(CursorError::Ahead { head_seq: head.seq, got: seq }));
     }
+    let pruned = view.pruned()?;
+    if seq < pruned.seq {
+        return Ok(Err(CursorError::Pruned { oldest: pruned.seq + 1, got: seq }));
+    }
     if let Some(got) = chain {
         let expected = match seq {
-            0 => ChainHash::START,
+            seq if seq == pruned.seq => pruned.chain,
             seq if seq == head.seq => head.chain,
             seq => view.record(seq)?.ok_or(ReadError::Missing { what: "the record of an entry" })?.chain,
         };

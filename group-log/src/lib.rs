@@ -14,6 +14,7 @@ mod head;
 mod ids;
 mod memory;
 mod refusal;
+mod retention;
 mod rules;
 mod turns;
 mod validate;
@@ -38,6 +39,7 @@ pub use ids::{
 pub use limits::Limits;
 pub use memory::MemoryLog;
 pub use refusal::Refusal;
+pub use retention::{Prune, Pruned, Retention, prunable, prune};
 pub use rules::{Accepted, Change, Decision, WelcomeNote, admit, apply};
 pub use turns::{Offer, Turn, Turns};
 pub use validate::{size as commit_size, validate};

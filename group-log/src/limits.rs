@@ -54,6 +54,9 @@ pub const MAX_TURN_MEMBERS: usize = 1024;
 /// submitted again. Commits, the create and the close are recognised forever.
 pub const DEDUPE_WINDOW: u64 = 4096;
 
+/// Entries that one command gives up.
+pub const MAX_PRUNED_AT_ONCE: u64 = 512;
+
 /// Size bounds that a submission is held against, in bytes and items.
 ///
 /// The replicated rules use [`Limits::REPLICATED`]; a node may be configured to admit less.

@@ -8,6 +8,7 @@ use crate::{
     head::Head,
     ids::{ClientId, EntryId},
     limits::Limits,
+    retention::{Pruned, prune},
     rules::{Change, Decision, admit, apply},
     turns::Offer,
     view::View,
@@ -19,10 +20,12 @@ const CONSISTENT: &str = "a log in memory keeps everything that the rules gave i
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryLog {
     head: Option<Head>,
-    entries: BTreeMap<u64, (Record, Content)>,
+    records: BTreeMap<u64, Record>,
+    contents: BTreeMap<u64, Content>,
     commits: BTreeMap<u64, CommitRef>,
     recent: BTreeMap<EntryId, u64>,
     turn_order: Vec<ClientId>,
+    pruned: Pruned,
 }
 
 impl MemoryLog {
@@ -69,8 +72,24 @@ impl MemoryLog {
         if let Some(order) = change.turn_order {
             self.turn_order = order;
         }
-        self.entries.insert(change.seq, (change.record, content));
+        self.records.insert(change.seq, change.record);
+        self.contents.insert(change.seq, content);
         self.head = Some(change.head);
+    }
+
+    /// Gives up entries up to `upto`, as far as they may go. Returns what is gone then.
+    pub fn prune(&mut self, upto: u64) -> Pruned {
+        while let Some(step) = prune(self, upto).expect(CONSISTENT) {
+            step.contents.for_each(|seq| drop(self.contents.remove(&seq)));
+            step.records.for_each(|seq| drop(self.records.remove(&seq)));
+            self.pruned = step.pruned;
+        }
+        self.pruned
+    }
+
+    /// Entries of which something is kept beside the commits.
+    pub fn records_len(&self) -> usize {
+        self.records.len()
     }
 
     /// The newest position, or nothing if the group does not exist.
@@ -80,13 +99,13 @@ impl MemoryLog {
 
     /// The entry with this number.
     pub fn entry(&self, seq: u64) -> Option<Entry> {
-        self.entries.get(&seq).map(|(record, content)| record.clone().into_entry(seq, content.clone()))
+        let content = self.contents.get(&seq)?.clone();
+        Some(self.records.get(&seq)?.clone().into_entry(seq, content))
     }
 
     /// Up to `max` entries from the number `first` on, in order.
     pub fn entries(&self, first: u64, max: usize) -> impl Iterator<Item = Entry> + '_ {
-        let kept = self.entries.range(first..).take(max);
-        kept.map(|(seq, (record, content))| record.clone().into_entry(*seq, content.clone()))
+        self.contents.range(first..).take(max).filter_map(|(seq, _)| self.entry(*seq))
     }
 
     /// Up to `max` entries after a cursor.
@@ -122,6 +141,10 @@ impl View for MemoryLog {
     }
 
     fn record(&self, seq: u64) -> Result<Option<Record>, Infallible> {
-        Ok(self.entries.get(&seq).map(|(record, _)| record.clone()))
+        Ok(self.records.get(&seq).cloned())
+    }
+
+    fn pruned(&self) -> Result<Pruned, Infallible> {
+        Ok(self.pruned)
     }
 }

@@ -4,6 +4,7 @@ use crate::{
     content::{CommitRef, Record},
     head::Head,
     ids::{ClientId, EntryId},
+    retention::Pruned,
 };
 
 /// The stored state of one group. Implemented over real storage, and by [`MemoryLog`](crate::MemoryLog).
@@ -27,6 +28,11 @@ pub trait View {
 
     /// What is kept of the entry with this number.
     fn record(&self, seq: u64) -> Result<Option<Record>, Self::Error>;
+
+    /// What was given up of the log. Nothing, unless the storage can do that.
+    fn pruned(&self) -> Result<Pruned, Self::Error> {
+        Ok(Pruned::default())
+    }
 }
 
 /// A log could not be read, or contradicts itself. Neither is ever turned into an answer for a client.

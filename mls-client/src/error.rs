@@ -1,5 +1,6 @@
 //! What can go wrong, and what to do about it.
 
+use concordat_proto::log::v1::Reason;
 use group_log::ChainError;
 
 use crate::{store::StoreError, transport::CallError};
@@ -111,6 +112,13 @@ pub enum Error {
     /// A bad argument.
     #[error("{0}")]
     Invalid(String),
+}
+
+impl Error {
+    /// What comes after this client's place in a log was given up.
+    pub(crate) fn is_pruned(&self) -> bool {
+        matches!(self, Error::Call(CallError { reason: Some(Reason::Pruned), .. }))
+    }
 }
 
 impl From<crate::demls::DemlsError> for Error {

@@ -149,6 +149,13 @@ pub enum EventKind {
         /// The way.
         mode: Mode,
     },
+    /// This client was away for longer than the log is kept, and has come back by an external commit: it never sees these entries.
+    EntriesMissed {
+        /// Number of the first.
+        first: u64,
+        /// Number of the last.
+        last: u64,
+    },
     /// This client is no longer a member. Its secrets of the group are deleted.
     Left {
         /// How that came.
@@ -205,6 +212,7 @@ impl fmt::Debug for EventKind {
             EventKind::Proposed { seq } => write!(f, "Proposed(seq {seq})"),
             EventKind::PolicyChanged { past_epochs, .. } => write!(f, "PolicyChanged({past_epochs})"),
             EventKind::ModeChanged { mode } => write!(f, "ModeChanged({mode:?})"),
+            EventKind::EntriesMissed { first, last } => write!(f, "EntriesMissed({first} to {last})"),
             EventKind::Left { .. } => f.write_str("Left"),
             EventKind::Closed => f.write_str("Closed"),
             EventKind::Stuck { seq, reason } => write!(f, "Stuck(seq {seq}, {reason})"),

@@ -10,14 +10,17 @@ use std::{
     time::Duration,
 };
 
-use concordat_proto::log::v1::Reason;
-use futures::future::join_all;
+use concordat_proto::{
+    gateway::v1::{SubscribeRequest, subscribe_response::Event},
+    log::v1::Reason,
+};
+use futures::{StreamExt, future::join_all};
 use mls_client::{
-    CallError, Client, ClientId, Committed, DEFAULT_CIPHERSUITE, Error, GroupId, GrpcTransport, Identity,
-    NewGroup, Options, Randomness, Status, Store, Transport,
+    CallError, Client, ClientId, Committed, DEFAULT_CIPHERSUITE, Error, EventKind, GroupId, GrpcTransport,
+    Identity, NewGroup, Options, Randomness, Status, Store, Transport,
 };
 use mls_gateway::server::{Gateway, Parts};
-use ordering_service::dev::DevCluster;
+use ordering_service::{config::Config, dev::DevCluster, server::Seams};
 use service_kit::net::tcp_network;
 use tokio::time::{sleep, timeout};
 
@@ -33,8 +36,13 @@ struct Service {
 
 impl Service {
     async fn start() -> Service {
+        Service::start_with(|_| {}).await
+    }
+
+    async fn start_with(adjust: impl Fn(&mut Config)) -> Service {
         let folder = tempfile::tempdir().unwrap();
-        let cluster = DevCluster::start(&folder.path().join("cluster"), 3, 2).await.unwrap();
+        let path = folder.path().join("cluster");
+        let cluster = DevCluster::start_with(&path, 3, 2, Seams::system(), adjust).await.unwrap();
         let mut gateways = Vec::new();
         for _ in 0..2 {
             let network = tcp_network();
@@ -84,6 +92,114 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 fn in_group(client: &Client, group: &GroupId) -> bool {
     client.group(group).is_ok_and(|view| view.status == Status::Active)
+}
+
+/// The service keeps ten entries of each group.
+async fn forgetful() -> Service {
+    Service::start_with(|config| {
+        config.keeping.limits.max_entries = Some(10);
+        config.keeping.look_every = Duration::from_millis(100);
+    })
+    .await
+}
+
+/// Commits until what came after entry `seq` is gone on every node.
+async fn until_gone(service: &Service, client: &Client, group: &GroupId, seq: u64) {
+    for _ in 0..15 {
+        client.update(group).await.unwrap();
+    }
+    let gone = || {
+        service.cluster.nodes().iter().all(|node| {
+            let mut shards = node.node().shards.get().unwrap().iter().skip(1);
+            shards.any(|shard| shard.reader().pruned(group.as_bytes()).unwrap().seq > seq)
+        })
+    };
+    until("the beginning of the log is gone", gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_away_for_longer_than_the_log_is_kept_comes_back_by_itself() {
+    let service = forgetful().await;
+    let [ann, bob, cy] = [("ann", 0), ("bob", 1), ("cy", 1)].map(|(name, n)| service.client(name, n));
+    for client in [&bob, &cy] {
+        client.publish_key_packages().await.unwrap();
+    }
+    let group = ann.create_group(NewGroup::default()).await.unwrap();
+    ann.invite(&group, &[id("bob"), id("cy")]).await.unwrap();
+    for client in [&bob, &cy] {
+        assert_eq!(client.join_waiting(Duration::from_secs(5)).await.unwrap().len(), 1);
+    }
+    let seen = bob.sync(&group).await.unwrap().seq;
+    until_gone(&service, &ann, &group, seen).await;
+
+    // One that runs, and one that only wants to say something.
+    let mut events = bob.events();
+    let running = bob.start();
+    let missed = async {
+        loop {
+            if let EventKind::EntriesMissed { first, last } = events.recv().await.unwrap().kind {
+                return (first, last);
+            }
+        }
+    };
+    let (first, last) = timeout(DEADLINE, missed).await.unwrap();
+    assert_eq!(first, seen + 1);
+    assert!(last > first + 10, "{first} to {last}");
+    assert_eq!(bob.counters().messages_unreadable, 0);
+    bob.send(&group, "I am back").await.unwrap();
+    cy.send(&group, "so am I").await.unwrap();
+    ann.sync(&group).await.unwrap();
+    let bodies: Vec<_> =
+        ann.messages(&group, 0, 100).unwrap().into_iter().map(|message| message.body).collect();
+    assert_eq!(bodies, [b"I am back".to_vec(), b"so am I".to_vec()]);
+    let members = [b"ann".to_vec(), b"bob".to_vec(), b"cy".to_vec()];
+    let views =
+        [ann.sync(&group).await.unwrap(), bob.sync(&group).await.unwrap(), cy.sync(&group).await.unwrap()];
+    for view in &views {
+        assert_eq!((view.epoch, &view.epoch_authenticator), (views[0].epoch, &views[0].epoch_authenticator));
+        assert_eq!(view.members, members);
+    }
+    running.stop().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_removed_while_it_was_away_does_not_come_back_by_itself() {
+    let service = forgetful().await;
+    let [ann, bob] = [("ann", 0), ("bob", 1)].map(|(name, n)| service.client(name, n));
+    bob.publish_key_packages().await.unwrap();
+    let group = ann.create_group(NewGroup::default()).await.unwrap();
+    ann.invite(&group, &[id("bob")]).await.unwrap();
+    bob.join_waiting(Duration::from_secs(5)).await.unwrap();
+    let seen = bob.group(&group).unwrap().seq;
+    ann.remove(&group, &[id("bob")]).await.unwrap();
+    until_gone(&service, &ann, &group, seen + 1).await;
+    assert!(bob.sync(&group).await.is_err());
+    assert_eq!(ann.sync(&group).await.unwrap().members, [b"ann".to_vec()]);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_is_told_where_the_log_begins_and_how_to_come_back() {
+    let service = forgetful().await;
+    let ann = service.client("ann", 0);
+    let group = ann.create_group(NewGroup::default()).await.unwrap();
+    until_gone(&service, &ann, &group, 1).await;
+    // A gateway that has followed the log all along, and one that has not.
+    for gateway in 0..2 {
+        let transport = GrpcTransport::new(&service.url(gateway), &id("ann")).unwrap();
+        let request = SubscribeRequest { group_id: group.to_bytes(), ..SubscribeRequest::default() };
+        let mut told: Vec<_> = transport.subscribe(request).await.unwrap().collect().await;
+        let error = told.pop().unwrap().unwrap_err();
+        assert_eq!(error.reason, Some(Reason::Pruned));
+        let Some(Event::Pruned(pruned)) = told.pop().unwrap().unwrap().event else { panic!("{told:?}") };
+        let head = pruned.head.unwrap();
+        assert_eq!(error.facts["oldest_seq"], pruned.oldest_seq.to_string());
+        assert!(pruned.oldest_seq > 2 && pruned.oldest_seq <= head.seq);
+        let info = transport.get_group_info(group.to_bytes()).await.unwrap();
+        assert_eq!(info.group_info, pruned.group_info);
+    }
+    service.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -168,6 +168,16 @@ impl GatewayError {
         }
     }
 
+    /// If what was asked for was given up: the first entry that is left.
+    pub fn oldest_kept(&self) -> Option<u64> {
+        match self {
+            Self::Refused(refused) if refused.reason() == Reason::Pruned => {
+                refused.metadata.get("oldest_seq").and_then(|seq| seq.parse().ok())
+            }
+            _ => None,
+        }
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NoQuorum | Self::Unreachable(_) | Self::Stopping => Some(NO_QUORUM_RETRY_AFTER),

@@ -8,6 +8,7 @@ use crate::{
         timing::{Compaction, Profile},
         types::NodeId,
     },
+    retention::Keeping,
 };
 
 /// The configuration of one node.
@@ -32,6 +33,8 @@ pub struct Config {
     pub compaction: Compaction,
     /// How long a leader waits for gateways.
     pub waits: Waits,
+    /// What is kept of groups' logs.
+    pub keeping: Keeping,
 }
 
 /// How a node becomes a member by itself.
@@ -60,6 +63,7 @@ impl Config {
             timing: Profile::Lan,
             compaction: Compaction::default(),
             waits: Waits::default(),
+            keeping: Keeping::default(),
         }
     }
 }

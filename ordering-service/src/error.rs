@@ -53,7 +53,7 @@ pub enum ApiError {
     },
     /// `STORAGE`: this node can not read or write its data.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Storage(StorageError),
     /// `STOPPED`: the shard's Raft ended; the process is about to end, or its storage failed.
     #[error(
         "shard {shard} has stopped on this node ({message}): try another node, and look at this node's log"
@@ -140,6 +140,21 @@ impl From<Refused> for ApiError {
     }
 }
 
+impl From<StorageError> for ApiError {
+    /// That something was given up is an answer, not a failure.
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Pruned(pruned) => {
+                let oldest = pruned.seq + 1;
+                let mut refused = refused(Reason::Pruned, error.to_string());
+                refused.metadata.insert("oldest_seq".into(), oldest.to_string());
+                Self::Refused(refused)
+            }
+            error => Self::Storage(error),
+        }
+    }
+}
+
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Status {
         let message = error.to_string();
@@ -185,7 +200,7 @@ fn refused_status(refused: &Refused) -> Status {
         Reason::TooLarge | Reason::Malformed | Reason::PolicyInvalid | Reason::UnknownCommand => {
             Code::InvalidArgument
         }
-        Reason::CursorAhead => Code::OutOfRange,
+        Reason::CursorAhead | Reason::Pruned => Code::OutOfRange,
         Reason::Overloaded | Reason::KeyPackagesExhausted | Reason::KeyPackageQuota => {
             Code::ResourceExhausted
         }

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod node;
 pub mod quorum;
 pub mod raft;
+pub mod retention;
 pub mod server;
 pub mod settings;
 pub mod storage;

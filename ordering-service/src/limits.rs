@@ -162,6 +162,14 @@ pub const BACKUP_QUEUE: usize = 4;
 pub const MANIFEST_BYTES: u64 = 1 << 20;
 /// Bytes of a backup that are read from its files at once.
 pub const RESTORE_CHUNK_BYTES: usize = 1 << 20;
+/// Between two looks at what retention gives up, by default.
+pub const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
+/// Groups that one such look reads at once.
+pub const RETENTION_GROUPS: usize = 1_024;
+/// Pause before the next groups are read: a million take less than two minutes, and no processor for themselves.
+pub const RETENTION_PAUSE: Duration = Duration::from_millis(100);
+/// Groups that are pruned at the same time.
+pub const PRUNES_AT_ONCE: usize = 8;
 /// Between two looks at readiness and the slower metrics.
 pub const OBSERVE_INTERVAL: Duration = Duration::from_millis(250);
 /// A leader whose disk is full tries to hand over this often.

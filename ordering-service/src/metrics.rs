@@ -58,6 +58,11 @@ pub const GATEWAYS_REGISTERED: &str = "concordat_ordering_gateways_registered";
 /// Those of them that are connected to no node, and so hold `Stable` back, per `shard`.
 pub const GATEWAYS_AWAY: &str = "concordat_ordering_gateways_away";
 
+/// Entries that were given up at the proposal of this node, per `shard`.
+pub const PRUNED_TOTAL: &str = "concordat_ordering_entries_pruned_total";
+/// Groups that are longer than the limit of entries, and of which nothing may be given up, per `shard`.
+pub const RETENTION_HELD: &str = "concordat_ordering_retention_held_groups";
+
 /// Names and what they mean. Histograms of seconds end in `_seconds`, counters in `_total`.
 pub const DESCRIPTIONS: &[(&str, &str)] = &[
     (SUBMISSIONS_TOTAL, "Submissions answered, by outcome."),
@@ -89,6 +94,11 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (GATEWAYS_REGISTERED, "Gateways that are registered for groups of a shard that this node leads."),
     (GATEWAYS_AWAY, "Registered gateways that are connected to no node, and so hold Stable back."),
+    (PRUNED_TOTAL, "Entries given up by retention, at the proposal of this node."),
+    (
+        RETENTION_HELD,
+        "Groups longer than the limit of entries of which nothing may be given up, in a shard that this node leads.",
+    ),
 ];
 
 /// Registers the descriptions with the recorder of this process.
@@ -126,7 +136,7 @@ pub struct NodeMetrics {
     pub entries_sent: Counter,
 }
 
-const OUTCOMES: [&str; 17] = [
+const OUTCOMES: [&str; 18] = [
     "accepted",
     "superseded",
     "refused",
@@ -144,6 +154,7 @@ const OUTCOMES: [&str; 17] = [
     "branches_reported",
     "collection_closed",
     "gateway_noted",
+    "group_pruned",
 ];
 
 impl NodeMetrics {
@@ -176,6 +187,11 @@ impl NodeMetrics {
     pub fn collection_closed(&self, outcome: &'static str, cause: &'static str) {
         counter!(CLOSES_TOTAL, "node" => self.node.clone(), "outcome" => outcome, "cause" => cause)
             .increment(1);
+    }
+
+    /// Entries of a shard were given up. Looks the handle up: not for hot paths.
+    pub fn pruned(&self, shard: u32, entries: u64) {
+        counter!(PRUNED_TOTAL, "node" => self.node.clone(), "shard" => shard.to_string()).increment(entries);
     }
 
     /// What the node knows about the quorum of its shards.
@@ -219,6 +235,7 @@ fn outcome_index(outcome: &Outcome) -> usize {
         Some(Kind::BranchesReported(_)) => 14,
         Some(Kind::CollectionClosed(_)) => 15,
         Some(Kind::GatewayNoted(_)) => 16,
+        Some(Kind::GroupPruned(_)) => 17,
     }
 }
 

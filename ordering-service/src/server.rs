@@ -31,6 +31,7 @@ use crate::{
     metrics::{self, APPLY_LAG, LAST_LOG_INDEX, PEERS_REACHABLE, PURGED_INDEX},
     node::Node,
     raft::{shards::StartError, types::NodeId},
+    retention,
     storage::{Storage, StorageOptions, stored_node_id},
 };
 
@@ -191,6 +192,7 @@ impl Running {
         self.tasks.spawn(observed.run(self.readiness.part("raft"), end.clone()));
 
         self.tasks.spawn(keeper::run(node.clone(), end.clone()));
+        self.tasks.spawn(retention::run(node.clone(), end.clone()));
         if let Some(join) = node.config.join.clone() {
             self.tasks.spawn(admit::ask(node.clone(), join, end.clone()));
         }
@@ -223,8 +225,9 @@ impl Running {
         self.tasks.spawn(async move { log_end("gateways", serving.await) });
     }
 
-    /// Stops in order: not ready, leadership handed over, streams ended, storage flushed. Takes at most
-    /// [`limits::SHUTDOWN_TIMEOUT`] twice.
+    /// Stops in order: not ready, leadership handed over, streams ended, storage flushed and closed. Takes at most
+    /// [`limits::SHUTDOWN_TIMEOUT`] three times. When it returns the data directory can be opened again, unless somebody keeps a part
+    /// of the node.
     pub async fn stop(mut self) {
         self.node.drain.cancel();
         self.readiness.part("raft").set_not_ready("stopping");
@@ -241,7 +244,13 @@ impl Running {
         if let Some(shards) = self.node.shards.get() {
             shards.stop().await;
         }
-        tracing::info!(node = self.node.identity.node_id, "stopped");
+        let (node_id, closed) = (self.node.identity.node_id, self.node.storage.closed());
+        drop(self);
+        // What served a connection or read for one ends by itself, in tasks and threads of its own.
+        match timeout(limits::SHUTDOWN_TIMEOUT, closed).await {
+            Ok(()) => tracing::info!(node = node_id, "stopped"),
+            Err(_) => tracing::warn!(node = node_id, "stopped, but something still uses the data"),
+        }
     }
 
     /// Ends when the node can not go on: its storage failed.

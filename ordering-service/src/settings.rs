@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
+use group_log::Retention;
 use serde::{Deserialize, Serialize};
 use service_kit::{
     limits::TLS_RELOAD_INTERVAL_SECONDS,
@@ -16,6 +17,7 @@ use crate::{
     config::{Config, Join},
     limits,
     raft::timing::{Compaction, Profile, SNAPSHOT_EVERY},
+    retention::Keeping,
 };
 
 /// Everything that can be set. A key of the file is the flag's name with `_` for `-`.
@@ -82,6 +84,19 @@ pub struct Settings {
     #[arg(long, env = "CONCORDAT_EVICT_AFTER_HOURS", value_name = "HOURS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evict_after_hours: Option<u64>,
+    /// Keep so many of each group's newest entries; 0 for all. Readers whose place is gone come back by an external commit
+    /// [default: 0].
+    #[arg(long, env = "CONCORDAT_RETAIN_ENTRIES", value_name = "ENTRIES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retain_entries: Option<u64>,
+    /// Keep each group's entries for so many hours; 0 for ever [default: 0].
+    #[arg(long, env = "CONCORDAT_RETAIN_HOURS", value_name = "HOURS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retain_hours: Option<u64>,
+    /// Look for what is not to be kept any longer every so many seconds [default: 60].
+    #[arg(long, env = "CONCORDAT_RETAIN_CHECK_SECONDS", value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retain_check_seconds: Option<u64>,
     /// Reach a peer's address in another way than it is known by, such as through a forwarded port. Repeat for each; separate
     /// them by commas in the environment.
     #[arg(long, env = "CONCORDAT_RESOLVE", value_delimiter = ',', value_name = "ADDRESS=INSTEAD")]
@@ -131,6 +146,9 @@ impl Settings {
             keep_entries: Some(limits::LOG_ENTRIES_KEPT),
             collect_ms: Some(millis(limits::COLLECT_FOR)),
             evict_after_hours: Some(limits::EVICT_AFTER.as_secs() / HOUR),
+            retain_entries: Some(0),
+            retain_hours: Some(0),
+            retain_check_seconds: Some(limits::RETENTION_INTERVAL.as_secs()),
             resolve: None,
             tls_cert: None,
             tls_key: None,
@@ -185,6 +203,13 @@ impl Settings {
                 positive("collect_ms", self.collect_ms.unwrap_or(millis(limits::COLLECT_FOR)))?,
                 self.evict_after_hours,
             ),
+            keeping: Keeping {
+                limits: retention(self.retain_entries, self.retain_hours),
+                look_every: Duration::from_secs(positive(
+                    "retain_check_seconds",
+                    self.retain_check_seconds.unwrap_or(limits::RETENTION_INTERVAL.as_secs()),
+                )?),
+            },
         };
         if config.data_dir.as_os_str().is_empty() {
             return Err(SettingsError::value("data_dir", "a directory", "an empty name"));
@@ -237,6 +262,14 @@ fn waits(collect_ms: u64, evict_after_hours: Option<u64>) -> Waits {
     }
 }
 
+fn retention(entries: Option<u64>, hours: Option<u64>) -> Retention {
+    let set = |value: Option<u64>| value.filter(|value| *value > 0);
+    Retention {
+        max_entries: set(entries),
+        max_age_ms: set(hours).map(|hours| hours.saturating_mul(HOUR * 1000)),
+    }
+}
+
 /// Where others reach what this node listens on. Others can neither reach port 0 nor the address that stands for all.
 fn reachable(
     key: &'static str,
@@ -276,7 +309,7 @@ mod tests {
     #[test]
     fn each_value_is_checked_and_named() {
         assert!(complete().config().is_ok());
-        let wrong: [(&str, Spoil); 11] = [
+        let wrong: [(&str, Spoil); 12] = [
             ("collect_ms", |s| s.collect_ms = Some(0)),
             ("join", |s| s.join = Some(vec!["n:7200".into(), "n".into()])),
             ("join", |s| s.join = Some(Vec::new())),
@@ -294,6 +327,7 @@ mod tests {
             ("peer_listen", |s| s.peer_listen = Some(":7200".into())),
             ("admin_listen", |s| s.admin_listen = Some("host:port".into())),
             ("snapshot_every", |s| s.snapshot_every = Some(0)),
+            ("retain_check_seconds", |s| s.retain_check_seconds = Some(0)),
         ];
         for (key, spoil) in wrong {
             let mut settings = complete();

@@ -187,7 +187,9 @@ impl<'a> BranchWork<'a> {
                 "the branch that it was added on has lost; whoever added it there adds it again"
             }
             Status::Joining => "joining is not finished; synchronize first",
-            Status::Left(LeftReason::Removed { .. }) => "it was removed; ask a member to invite it again",
+            Status::Left(LeftReason::Removed { .. } | LeftReason::RemovedUnseen) => {
+                "it was removed; ask a member to invite it again"
+            }
             Status::Left(_) => "it has left; ask a member to invite it again",
             Status::Closed => "the group was closed; create a new one",
         };

@@ -47,6 +47,7 @@ pub(super) fn group(view: &GroupView) {
             println!("  stuck at entry {seq} ({reason}); `rejoin` it");
         }
         Status::Left(LeftReason::Removed { by }) => println!("  removed by {}", name(by)),
+        Status::Left(LeftReason::RemovedUnseen) => println!("  removed while away"),
         Status::Left(LeftReason::Left) => println!("  left"),
         Status::Left(LeftReason::NeverJoined) => println!("  never joined: it was refused"),
         Status::Closed => println!("  closed"),

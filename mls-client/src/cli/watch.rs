@@ -128,8 +128,15 @@ fn show_event(event: &EventKind) -> bool {
             eprintln!("* the log was rejected: {reason}");
             return true;
         }
+        EventKind::EntriesMissed { first, last } => {
+            eprintln!("* you were away for too long: entries {first} to {last} are gone");
+        }
         EventKind::Left { reason: LeftReason::Removed { by } } => {
             eprintln!("* you were removed by {}", show::name(by));
+            return true;
+        }
+        EventKind::Left { reason: LeftReason::RemovedUnseen } => {
+            eprintln!("* you were removed while you were away");
             return true;
         }
         EventKind::Left { .. } => {

@@ -64,6 +64,16 @@ impl Client {
     pub async fn commit(&self, group: &GroupId, change: Change) -> Result<Committed, Error> {
         let turns = self.turns(group);
         let _turn = turns.commit.lock().await;
+        match self.commit_in_turn(group, change.clone()).await {
+            Err(error) if error.is_pruned() => {
+                self.come_back_in_turn(group).await?;
+                self.commit_in_turn(group, change).await
+            }
+            committed => committed,
+        }
+    }
+
+    async fn commit_in_turn(&self, group: &GroupId, change: Change) -> Result<Committed, Error> {
         self.pursue_pending(group).await?;
         let intent = self.prepare(group, change).await?;
         if self.has_branches(group) {
@@ -79,7 +89,10 @@ impl Client {
     pub async fn resume(&self, group: &GroupId) -> Result<(), Error> {
         let turns = self.turns(group);
         let _turn = turns.commit.lock().await;
-        self.pursue_pending(group).await?;
+        match self.pursue_pending(group).await {
+            Err(error) if error.is_pruned() => self.come_back_in_turn(group).await?,
+            pursued => pursued?,
+        }
         if self.has_branches(group) {
             self.repair_in_turn(group).await
         } else {
@@ -177,13 +190,13 @@ impl Client {
             }
             Ok(Outcome::Superseded(superseded)) => {
                 self.tally().latency(started.elapsed());
-                let winner =
-                    superseded.winner.ok_or_else(|| Error::Protocol("superseded without a winner".into()))?;
-                let seq = winner.seq;
-                if seq == self.record(group)?.seq + 1 {
-                    self.deliver(group, vec![wire::entry(winner)?])?;
-                } else {
-                    self.catch_up(group, seq).await?;
+                match superseded.winner {
+                    Some(winner) if winner.seq == self.record(group)?.seq + 1 => {
+                        self.deliver(group, vec![wire::entry(winner)?])?;
+                    }
+                    Some(winner) => self.catch_up(group, winner.seq).await?,
+                    // The winner was given up since: so was what comes after this client's place.
+                    None => self.catch_up(group, 0).await?,
                 }
             }
             Ok(Outcome::AcceptedProvisional(_) | Outcome::OnSide(_) | Outcome::RemoveFirst(_)) => {

@@ -14,9 +14,9 @@ use super::Client;
 use crate::{
     error::Error,
     event::{Event, EventKind},
-    group::{self, External, GroupWork, Invitation},
+    group::{self, Coming, External, GroupWork, Invitation},
     provider::{Provider, Values},
-    store::{IDENTITY, Resolution, Status},
+    store::{IDENTITY, LeftReason, Resolution, Status},
     transport::CallStream,
     wire,
 };
@@ -40,8 +40,52 @@ impl Client {
     pub async fn rejoin(&self, group: &GroupId) -> Result<(), Error> {
         let turns = self.turns(group);
         let _turn = turns.commit.lock().await;
+        self.rejoin_in_turn(group, Coming::AsAnybody).await
+    }
+
+    /// The log has moved on so far that what comes after this client's place is gone: it comes back by an external commit, unless it
+    /// was removed meanwhile.
+    pub(super) async fn come_back(&self, group: &GroupId) -> Result<(), Error> {
+        let turns = self.turns(group);
+        let _turn = turns.commit.lock().await;
+        // Somebody else may have done it while this waited for its turn.
+        match self.catch_up(group, 0).await {
+            Err(error) if error.is_pruned() => self.come_back_in_turn(group).await,
+            caught_up => caught_up,
+        }
+    }
+
+    pub(super) async fn come_back_in_turn(&self, group: &GroupId) -> Result<(), Error> {
+        let read = self.record(group)?.seq;
+        let came = self.rejoin_in_turn(group, Coming::AsMember).await;
+        match &came {
+            Ok(()) => {
+                let next = self.record(group)?.seq;
+                let kind = EventKind::EntriesMissed { first: read + 1, last: next.saturating_sub(1) };
+                self.publish(vec![Event { group: group.clone(), kind }]);
+            }
+            Err(Error::NotMember(_)) => self.find_removed(group)?,
+            Err(_) => {}
+        }
+        came
+    }
+
+    /// The newest state has no leaf of this client: somebody has removed it, and the commit is gone.
+    fn find_removed(&self, group: &GroupId) -> Result<(), Error> {
+        self.with_group(group, |work| {
+            work.forget_state(Status::Left(LeftReason::RemovedUnseen));
+            work.events.push(EventKind::Left { reason: LeftReason::RemovedUnseen });
+            Ok(())
+        })
+    }
+
+    async fn rejoin_in_turn(&self, group: &GroupId, coming: Coming) -> Result<(), Error> {
         if self.record(group).is_ok_and(|record| record.status == Status::Active) {
-            self.catch_up(group, 0).await?;
+            match self.catch_up(group, 0).await {
+                // What is gone can not be read first.
+                Err(error) if error.is_pruned() => {}
+                caught_up => caught_up?,
+            }
         }
         let request = GetHeadRequest { group_id: group.to_bytes(), linearizable: false };
         let head = self.persist(|| self.transport().get_head(request.clone())).await?;
@@ -68,7 +112,8 @@ impl Client {
             let (state, events) = self.with_store(|store| {
                 let old = GroupWork::load(store, &self.inner.crypto, group)?;
                 let provider = Provider::new(Arc::clone(&self.inner.crypto), Values::default());
-                let (state, work) = group::join_external(provider, self.me(), external, old, private)?;
+                let (state, work) =
+                    group::join_external(provider, self.me(), external, old, private, coming)?;
                 Ok::<_, Error>((state, work.save(store)?))
             })?;
             self.publish(events);

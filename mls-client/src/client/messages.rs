@@ -81,7 +81,7 @@ impl Client {
             // What waited before may be in the log already, beyond the window in which it would be recognised.
             if until != Some(item.id) && !caught_up {
                 caught_up = true;
-                self.catch_up(group, 0).await?;
+                self.catch_up_or_come_back(group).await?;
                 continue;
             }
             let request = wire::submit_item(&item);
@@ -104,7 +104,7 @@ impl Client {
                     if attempts > self.options().max_commit_attempts {
                         return Err(error.into());
                     }
-                    self.catch_up(group, 0).await?;
+                    self.catch_up_or_come_back(group).await?;
                     self.renew(group, &item)?;
                 }
                 Err(error) => {

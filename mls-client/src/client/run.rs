@@ -140,6 +140,17 @@ impl Client {
             if error.reason == Some(Reason::CursorMismatch) {
                 return self.reject_log(group, &error.message);
             }
+            if error.reason == Some(Reason::Pruned) {
+                match self.come_back(group).await {
+                    Ok(()) => backoff.reset(),
+                    Err(Error::Call(error)) => self.pause(&mut backoff, error.retry_after).await,
+                    Err(error) => {
+                        tracing::warn!(%error, "a group whose log has moved on can not be followed any further");
+                        return;
+                    }
+                }
+                continue;
+            }
             if !self.follows(group) {
                 return;
             }
@@ -179,7 +190,12 @@ impl Client {
                     self.tell_mode(group, change.mode())
                 }
                 Ok(
-                    Some(subscribe_response::Event::CaughtUp(_) | subscribe_response::Event::BranchEntry(_))
+                    Some(
+                        subscribe_response::Event::CaughtUp(_)
+                        | subscribe_response::Event::BranchEntry(_)
+                        // The error that follows says the same.
+                        | subscribe_response::Event::Pruned(_),
+                    )
                     | None,
                 ) => {}
                 Err(error) => failed = Some(error),

@@ -26,8 +26,16 @@ impl Client {
             self.refresh(group).await?;
             return self.group(group);
         }
-        self.catch_up(group, 0).await?;
+        self.catch_up_or_come_back(group).await?;
         self.group(group)
+    }
+
+    /// Reads and applies what was accepted before the call; from the newest state on, if what comes next is gone.
+    pub(super) async fn catch_up_or_come_back(&self, group: &GroupId) -> Result<(), Error> {
+        match self.catch_up(group, 0).await {
+            Err(error) if error.is_pruned() => self.come_back(group).await,
+            caught_up => caught_up,
+        }
     }
 
     /// Ends a group for good, for all members.

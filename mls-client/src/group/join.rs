@@ -44,6 +44,15 @@ pub(crate) struct External {
     pub(crate) state: StateId,
 }
 
+/// As whom a client joins by an external commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coming {
+    /// As one who was told of the group, or wants back into it.
+    AsAnybody,
+    /// As a member that lost the thread: whoever was removed meanwhile stays out.
+    AsMember,
+}
+
 /// Joins by a Welcome. `provider` holds the identity's values: the KeyPackage that the Welcome uses is taken out of them.
 pub(crate) fn join_welcome(
     provider: Provider,
@@ -106,6 +115,7 @@ pub(crate) fn join_external(
     external: External,
     old: Option<GroupWork>,
     private_handshakes: bool,
+    coming: Coming,
 ) -> Result<(StateId, GroupWork), Error> {
     let failed = |e: &dyn std::fmt::Display| Error::mls("joining by an external commit", e);
     let message = MlsMessageIn::tls_deserialize_exact(&external.group_info).map_err(|e| failed(&e))?;
@@ -131,6 +141,11 @@ pub(crate) fn join_external(
         .map_err(|e| failed(&e))?
         .finalize(&provider)
         .map_err(|e| failed(&e))?;
+    let replaces_a_leaf =
+        mls.pending_commit().is_some_and(|commit| commit.remove_proposals().next().is_some());
+    if coming == Coming::AsMember && !replaces_a_leaf {
+        return Err(Error::NotMember("it was removed while it was away".into()));
+    }
     let (commit, _, group_info) = bundle.into_messages();
 
     let message = encode(&commit)?;

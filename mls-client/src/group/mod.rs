@@ -13,7 +13,7 @@ pub(crate) use self::{
     commit::{build as build_commit, encode, is_member_proposal, is_to_be_removed, validate},
     create::{create, join_config, sender_ratchets, wire_format},
     follow::{apply, apply_own},
-    join::{External, Invitation, join_external, join_welcome},
+    join::{Coming, External, Invitation, join_external, join_welcome},
     send::{encrypt, enqueue, enqueue_leave, sent},
     work::{GroupWork, identities, members, mls_group_id},
 };

@@ -125,7 +125,9 @@ impl GroupWork {
             }
             Status::Joining => "joining is not finished; synchronize first",
             Status::Waiting => "it waits to be added again",
-            Status::Left(LeftReason::Removed { .. }) => "it was removed; ask a member to invite it again",
+            Status::Left(LeftReason::Removed { .. } | LeftReason::RemovedUnseen) => {
+                "it was removed; ask a member to invite it again"
+            }
             Status::Left(_) => "it has left; ask a member to invite it again",
             Status::Closed => "the group was closed; create a new one",
         };

@@ -83,6 +83,8 @@ pub enum LeftReason {
         #[serde(with = "hexed")]
         by: Vec<u8>,
     },
+    /// Somebody removed it while it was away, and the log does not go back that far.
+    RemovedUnseen,
     /// The group was never created, or never joined: the attempt was refused.
     NeverJoined,
 }

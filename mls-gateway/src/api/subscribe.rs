@@ -129,6 +129,7 @@ async fn pass_on(event: Event, reader: &mut Reader, events: &Events) -> Result<b
         Event::CaughtUp(head) if reader.sees_all() => Ok(send(Wire::CaughtUp(head)).await),
         Event::CaughtUp(_) => Ok(true),
         Event::Mode(mode) => Ok(send(Wire::ModeChange(ModeChange { mode: mode.into() })).await),
+        Event::Pruned(pruned) => Ok(send(Wire::Pruned(pruned)).await),
     }
 }
 

@@ -11,7 +11,8 @@ use std::{
 };
 
 use concordat_proto::{
-    log::v1::{CanonicalCursor, Entry, Head, InboxCursor, PendingWelcome, Refused},
+    convert,
+    log::v1::{CanonicalCursor, Entry, Head, InboxCursor, PendingWelcome, Pruned, Reason, Refused},
     ordering::v1::{
         FollowGroup, FollowInbox, SubscribeRequest, SubscribeResponse, UnfollowGroup, UnfollowInbox,
         subscribe_request::Request, subscribe_response::Response,
@@ -295,6 +296,7 @@ impl Task {
             (Followed::Group(sink), Response::Entries(entries)) => sink.entries(entries.entries),
             (Followed::Group(sink), Response::CaughtUp(head)) => sink.caught_up(head),
             (Followed::Group(sink), Response::Refused(refused)) => sink.refused(refused),
+            (Followed::Group(sink), Response::Pruned(pruned)) => sink.refused(refused_as_pruned(&pruned)),
             (Followed::Inbox(sink), Response::Welcomes(welcomes)) => sink.welcomes(welcomes.welcomes),
             (Followed::Inbox(_), Response::Refused(_)) => Verdict::AskAgain,
             _ => Verdict::Continue,
@@ -312,4 +314,13 @@ impl Task {
             }
         }
     }
+}
+
+/// What comes after the sink's place is gone everywhere: no other node helps.
+fn refused_as_pruned(pruned: &Pruned) -> Refused {
+    let oldest = pruned.oldest_seq.to_string();
+    let message = format!(
+        "the log begins with entry {oldest}: come back by an external commit with the newest GroupInfo"
+    );
+    convert::refused(Reason::Pruned, message, [("oldest_seq", oldest)])
 }

@@ -94,9 +94,11 @@ impl Final {
             Wire::Reconciling(retry) => Self::Reconciling(retry),
             Wire::BranchesReported(reported) => Self::BranchesReported(reported),
             Wire::GatewayNoted(noted) => Self::GatewayNoted(noted),
-            Wire::NotLeader(_) | Wire::Unknown(_) | Wire::Overloaded(_) | Wire::CollectionClosed(_) => {
-                return None;
-            }
+            Wire::NotLeader(_)
+            | Wire::Unknown(_)
+            | Wire::Overloaded(_)
+            | Wire::CollectionClosed(_)
+            | Wire::GroupPruned(_) => return None,
         })
     }
 }

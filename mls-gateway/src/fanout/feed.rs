@@ -281,6 +281,13 @@ impl GroupSink for Feed {
         let mut inner = self.inner.lock();
         match refused.reason() {
             Reason::CursorMismatch => self.mismatch(&mut inner, refused.message),
+            // This gateway was away for longer than entries are kept: whoever listened here was, too.
+            Reason::Pruned => {
+                inner.failed = Some(GatewayError::Refused(refused));
+                drop(inner);
+                self.changed.send_replace(());
+                Verdict::Stop
+            }
             // It does not know the group or the entry yet, or cannot serve it now. If that lasts, the node lags.
             _ => {
                 inner.refused_since.get_or_insert_with(Instant::now);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use concordat_proto::{
     gateway::v1::Mode as WireMode,
     log::v1::{self as pb, Reason},
@@ -27,6 +28,8 @@ pub enum Event {
     CaughtUp(pb::Head),
     /// The mode of the group has changed.
     Mode(WireMode),
+    /// What comes next was given up. The last event.
+    Pruned(pb::Pruned),
 }
 
 /// Follows one group for one subscriber.
@@ -41,6 +44,8 @@ pub struct Subscription {
     caught_up: bool,
     modes: watch::Receiver<Mode>,
     told_mode: WireMode,
+    /// It was told that what comes next was given up.
+    told_pruned: Option<GatewayError>,
 }
 
 impl Subscription {
@@ -58,7 +63,18 @@ impl Subscription {
         // Before the first entry every log has the same hash.
         let chain = if seq == 0 { Some(chain.unwrap_or(ChainHash::START)) } else { chain };
         let told_mode = WireMode::Ordered;
-        Ok(Self { group_id, cluster, feed, seq, chain, placed: false, caught_up: false, modes, told_mode })
+        Ok(Self {
+            group_id,
+            cluster,
+            feed,
+            seq,
+            chain,
+            placed: false,
+            caught_up: false,
+            modes,
+            told_mode,
+            told_pruned: None,
+        })
     }
 
     /// The group.
@@ -73,6 +89,32 @@ impl Subscription {
 
     /// The next thing to tell. Waits until there is one. An error ends the subscription.
     pub async fn next(&mut self) -> Result<Event, GatewayError> {
+        if let Some(error) = self.told_pruned.take() {
+            return Err(error);
+        }
+        match self.find_next().await {
+            Err(error) => match error.oldest_kept() {
+                Some(oldest) => self.tell_pruned(oldest, error).await,
+                None => Err(error),
+            },
+            next => next,
+        }
+    }
+
+    /// Where the log begins, and the GroupInfo that leads back into the group; then the error itself.
+    async fn tell_pruned(&mut self, oldest_seq: u64, error: GatewayError) -> Result<Event, GatewayError> {
+        let answer = self.cluster.reader.head(&self.group_id, true, true).await?;
+        let leads_back = answer.group_info_epoch == answer.head.epoch;
+        let pruned = pb::Pruned {
+            oldest_seq,
+            head: Some(answer.head),
+            group_info: if leads_back { answer.group_info } else { Bytes::new() },
+        };
+        self.told_pruned = Some(error);
+        Ok(Event::Pruned(pruned))
+    }
+
+    async fn find_next(&mut self) -> Result<Event, GatewayError> {
         let mut changes = self.feed.feed.changes();
         loop {
             // Marked as seen first, so that nothing which happens from here on is missed.

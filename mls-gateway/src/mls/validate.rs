@@ -304,7 +304,10 @@ impl Validator {
         let mut newest_info = None;
         let mut after = from;
         while after < head.seq {
-            let page = self.log.entries(group_id, after, CATCH_UP_PAGE, linearizable).await?;
+            let page = match self.log.entries(group_id, after, CATCH_UP_PAGE, linearizable).await {
+                Err(error) if error.oldest_kept().is_some() => return self.rebuild(known, group_id).await,
+                page => page?,
+            };
             let Some(last) = page.last().map(|e| e.seq) else { break };
             for entry in &page {
                 self.take_in(known, entry, &mut newest_info);
@@ -412,7 +415,14 @@ impl Validator {
             let mut after = start;
             while after < end {
                 // Linearizable, so that a node that lags does not hide a proposal.
-                let part = self.log.entries(group_id, after, CATCH_UP_PAGE, true).await?;
+                let part = match self.log.entries(group_id, after, CATCH_UP_PAGE, true).await {
+                    // What was given up lies before the newest GroupInfo: the rest is enough.
+                    Err(error) if error.oldest_kept().is_some_and(|oldest| after + 1 < oldest) => {
+                        after = error.oldest_kept().map_or(end, |oldest| oldest - 1);
+                        continue;
+                    }
+                    part => part?,
+                };
                 let Some(newest) = part.last().map(|e| e.seq) else { break };
                 after = newest;
                 page.extend(part.into_iter().filter(|e| e.seq <= end));

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use concordat_proto::log::v1::{CanonicalCursor, Reason, Refused};
-use group_log::{ChainHash, Cursor, CursorError, Head, Refusal};
+use group_log::{ChainHash, Cursor, CursorError, Head, Pruned, Refusal};
 
 use crate::{
     error::{ApiError, malformed, refused, too_large},
@@ -69,7 +69,7 @@ pub fn cursor(cursor: Option<CanonicalCursor>) -> Result<(u64, Option<ChainHash>
 /// Checks that a reader at this place has seen the same log. Blocks for a read of the disk.
 ///
 /// # Errors
-/// The outer error: the storage failed. The inner: the cursor is ahead of the log, or of another log.
+/// The outer error: the storage failed. The inner: the cursor is ahead of the log, before what is left of it, or of another log.
 pub fn check_cursor(
     reader: &ShardReader,
     group_id: &Bytes,
@@ -80,10 +80,17 @@ pub fn check_cursor(
     if seq > head.seq {
         return Ok(Err(Refused::from(&CursorError::Ahead { head_seq: head.seq, got: seq })));
     }
+    let pruned = match seq {
+        seq if seq == head.seq => Pruned::default(),
+        _ => reader.pruned(group_id)?,
+    };
+    if seq < pruned.seq {
+        return Ok(Err(Refused::from(&CursorError::Pruned { oldest: pruned.seq + 1, got: seq })));
+    }
     let Some(got) = chain else { return Ok(Ok(())) };
     let expected = match seq {
-        0 => Some(ChainHash::START),
         seq if seq == head.seq => Some(head.chain),
+        seq if seq == pruned.seq => Some(pruned.chain),
         seq => reader.entry_chain(group_id, seq)?,
     };
     Ok(match expected {

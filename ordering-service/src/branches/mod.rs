@@ -3,7 +3,7 @@
 
 pub mod gateways;
 pub mod keeper;
-mod propose;
+pub(crate) mod propose;
 pub mod watchers;
 
 pub use watchers::Watchers;

@@ -36,7 +36,7 @@ impl ResultSink<ClientWriteResult<TypeConfig>> for Once {
 
 /// Proposes a command and waits until it is applied here. Nothing if this node does not lead, or it takes too long: every command is
 /// idempotent, so it can be proposed again.
-pub(super) async fn propose(node: &Node, shard: &Shard, command: Command) -> Option<Answer> {
+pub(crate) async fn propose(node: &Node, shard: &Shard, command: Command) -> Option<Answer> {
     let (sender, applied) = oneshot::channel();
     let responder = Responder::new(Arc::new(Once(Mutex::new(Some(sender)))), 0);
     let command = Bytes::from(command.encode_to_vec());

@@ -24,6 +24,7 @@ use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
     DBWithThreadMode, ErrorKind, LogLevel, MultiThreaded, Options, WriteBatch, WriteOptions,
 };
+use tokio::sync::watch;
 
 use super::{
     error::StorageError,
@@ -50,6 +51,11 @@ const META_MEMTABLE_BYTES: usize = 4 * 1024 * 1024;
 const MAX_WAL_BYTES: u64 = 512 * 1024 * 1024;
 const MAX_OPEN_FILES: i32 = 2048;
 
+/// A file is compacted when so many of so many rows in a row are deletions, or this part of all its rows.
+const DELETIONS_TRIGGER: usize = 4096;
+const DELETIONS_WINDOW: usize = 16 * 1024;
+const DELETIONS_RATIO: f64 = 0.3;
+
 /// The database of a node.
 pub(crate) struct Database {
     rocks: Rocks,
@@ -58,6 +64,8 @@ pub(crate) struct Database {
     /// Number of the newest write that went through the write-ahead log.
     writes: Mutex<u64>,
     synced: SyncedMark,
+    /// The last field: it goes when RocksDB is closed.
+    closed: watch::Sender<()>,
 }
 
 impl Database {
@@ -94,7 +102,14 @@ impl Database {
         }
         let (synced, number) = SyncedMark::open(directory)?;
         let families = Mutex::new(families.into_iter().collect());
-        let database = Database { rocks, cache, families, writes: Mutex::new(0), synced };
+        let database = Database {
+            rocks,
+            cache,
+            families,
+            writes: Mutex::new(0),
+            synced,
+            closed: watch::Sender::new(()),
+        };
         let found = database.stored_write_number()?;
         if found < number {
             return Err(StorageError::Corrupt {
@@ -106,6 +121,12 @@ impl Database {
         }
         *database.writes.lock() = found;
         Ok(database)
+    }
+
+    /// Completes when the database is closed and its lock is free.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut open = self.closed.subscribe();
+        async move { while open.changed().await.is_ok() {} }
     }
 
     /// RocksDB itself, for reads.
@@ -304,6 +325,8 @@ fn family_options(name: &str, cache: &Cache) -> Options {
         _ => options.set_write_buffer_size(META_MEMTABLE_BYTES),
     }
     options.set_block_based_table_factory(&table);
+    // Files in which much was deleted are compacted soon: what retention gives up leaves the disk.
+    options.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_TRIGGER, DELETIONS_RATIO);
     options
 }
 

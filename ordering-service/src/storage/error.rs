@@ -95,6 +95,9 @@ pub enum StorageError {
     /// A snapshot that was received does not hold together.
     #[error("the received snapshot is not usable ({0}): it will be sent again")]
     BadSnapshot(String),
+    /// What a reader asked for was given up (retention).
+    #[error("the log begins with entry {}: come back by an external commit with the newest GroupInfo", .0.seq + 1)]
+    Pruned(group_log::Pruned),
     /// The caller asked for something that makes no sense.
     #[error("{0}")]
     Invalid(String),

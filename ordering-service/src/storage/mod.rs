@@ -26,7 +26,7 @@ use self::{
     log::{
         medium::Medium,
         rocks::{GENERATION, RocksMedium, meta_key},
-        sweeper::Sweeper,
+        sweeper::{Sweep, Sweeper},
         writer::Pipeline,
     },
     space::{FileSystem, Room},
@@ -196,6 +196,19 @@ impl Storage {
     /// The failure that stopped all writing, if there was one.
     pub fn failure(&self) -> Option<StorageError> {
         self.0.pipeline.queue().failure()
+    }
+
+    /// Lets the sweeper look whether a shard has let go of log entries that are purged already.
+    pub fn sweep(&self, shard: ShardId) -> Result<(), StorageError> {
+        if let (Some(purged), _) = self.0.state(shard)?.log.bounds() {
+            self.0.sweeper.purged(shard, purged);
+        }
+        Ok(())
+    }
+
+    /// Completes when nobody uses the data any more, and another process (or this one) can open it.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.0.database.closed()
     }
 
     /// Waits until all that was purged is removed. For tests and for an orderly stop.

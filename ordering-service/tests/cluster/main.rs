@@ -8,6 +8,7 @@ mod branches;
 mod joining;
 mod membership;
 mod reads;
+mod retention;
 mod submit;
 mod subscribe;
 mod support;

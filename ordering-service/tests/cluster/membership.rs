@@ -8,9 +8,10 @@ use std::{
     },
 };
 
-use crate::support::{Cluster, SHARD, Submitter, commit, create, until, url};
+use crate::support::{Cluster, SHARD, Submitter, Subscriber, commit, create, until, url};
+use bytes::Bytes;
 use concordat_proto::ordering::v1::{
-    AddLearnerRequest, BootstrapRequest, GetStatusRequest, PromoteRequest, RemoveRequest,
+    AddLearnerRequest, BootstrapRequest, GetStatusRequest, PromoteRequest, RemoveRequest, Submission,
     TransferLeaderRequest, ordering_client::OrderingClient, outcome::Outcome,
 };
 use ordering_service::{dev::node_address, raft::types::NodeInfo};
@@ -181,11 +182,38 @@ async fn a_node_that_was_away_past_the_purge_catches_up_from_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_node_has_let_go_of_its_data() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.group_with("followed", 3).await;
+    for node in 1..=3 {
+        // Streams that are open, and reads that have just begun.
+        let subscriber = Subscriber::open(cluster.ordering(node).await).await;
+        subscriber.follow(1, "followed", 0, Bytes::new()).await;
+        let submitter = Submitter::open(cluster.ordering(node).await).await.unwrap();
+        submitter
+            .send(vec![Submission { id: 1, shard: SHARD, command: create(&format!("at {node}")) }])
+            .await;
+        cluster.stop_node(node).await;
+        let path = cluster.path().join(format!("node-{node}/db"));
+        let options = rocksdb::Options::default();
+        let families = rocksdb::DB::list_cf(&options, &path).unwrap();
+        rocksdb::DB::open_cf(&options, &path, families).unwrap();
+        drop((subscriber, submitter));
+    }
+    for node in 1..=3 {
+        cluster.start_node(node).await;
+    }
+    cluster.group_with("later", 1).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_disk_is_refused() {
     let mut cluster = Cluster::start(3).await;
     cluster.group_with("kept", 3).await;
     cluster.stop_node(3).await;
-    cluster.start_node_on(3, "another disk").await;
+    std::fs::remove_dir_all(cluster.path().join("node-3")).unwrap();
+    cluster.start_node(3).await;
     cluster.group_with("later", 3).await;
     // The empty node refuses its peers, takes part in nothing, and adding it under its old number is refused, too.
     assert!(cluster.node(3).node().shards.get().is_none());

@@ -109,13 +109,7 @@ impl Cluster {
 
     /// Starts a stopped node again, or a new one. A new one is empty and belongs to no cluster.
     pub(crate) async fn start_node(&mut self, node_id: u64) {
-        self.start_node_on(node_id, &format!("node-{node_id}")).await;
-    }
-
-    /// The same, with its data in another folder.
-    pub(crate) async fn start_node_on(&mut self, node_id: u64, disk: &str) {
         let mut config = local_config(self.path(), node_id).unwrap();
-        config.data_dir = self.path().join(disk);
         (self.adjust)(&mut config);
         let node = start_node(self.path(), config, Seams::system()).await.unwrap();
         let at = node_id as usize - 1;
@@ -249,6 +243,14 @@ pub(crate) fn commit(name: &str, epoch: u64, bytes: &[u8]) -> Bytes {
     let message = Bytes::from([bytes, b" ends ", &epoch.to_be_bytes()].concat());
     let commit = Commit { message, welcome: Bytes::new(), group_info: Bytes::new(), recipients: Vec::new() };
     group_command(name, epoch, Kind::Commit(commit))
+}
+
+/// The same, with the GroupInfo of the state it leads to.
+pub(crate) fn published(name: &str, epoch: u64) -> Bytes {
+    let message = Bytes::from(format!("a commit that ends {epoch}"));
+    let group_info = Bytes::from(format!("group info of {}", epoch + 1));
+    let (welcome, recipients) = (Bytes::new(), Vec::new());
+    group_command(name, epoch, Kind::Commit(Commit { message, welcome, group_info, recipients }))
 }
 
 /// A commit that ends `epoch` and adds a client.

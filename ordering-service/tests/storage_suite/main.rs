@@ -6,5 +6,6 @@ mod crash;
 mod durability;
 mod openraft_suite;
 mod purge;
+mod retention;
 mod snapshot;
 mod support;

@@ -98,6 +98,7 @@ impl TryFrom<Kind> for GroupCommand {
             }
             Kind::AckWelcomes(_)
             | Kind::NoteGateways(_)
+            | Kind::PruneGroup(_)
             | Kind::AssignGroup(_)
             | Kind::UploadKeyPackages(_)
             | Kind::ClaimKeyPackage(_) => {

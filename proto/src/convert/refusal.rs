@@ -84,6 +84,14 @@ impl From<&CursorError> for Refused {
                     ("got", got.to_string()),
                 ],
             ),
+            CursorError::Pruned { oldest, got } => (
+                Reason::Pruned,
+                vec![
+                    ("oldest_seq", oldest.to_string()),
+                    ("expected", format!("at least {}", oldest.saturating_sub(1))),
+                    ("got", got.to_string()),
+                ],
+            ),
             CursorError::OtherChain { fork } => (Reason::CursorMismatch, vec![("fork", fork.to_string())]),
         };
         refused(reason, error, facts)

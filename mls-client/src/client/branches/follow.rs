@@ -341,7 +341,8 @@ impl Client {
                 }
                 Ok(Some(Told::ModeChange(change))) => self.tell_mode(group, change.mode()),
                 Ok(Some(Told::CaughtUp(_))) => caught_up = true,
-                Ok(None) => {}
+                // Logs of DeMLS groups are kept whole.
+                Ok(Some(Told::Pruned(_)) | None) => {}
                 Err(error) => failed = Some(error),
             }
             count += 1;

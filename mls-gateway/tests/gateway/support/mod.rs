@@ -184,6 +184,7 @@ impl Events {
                 Event::Entry(entry) => entries.push(entry),
                 Event::CaughtUp(head) => return (entries, head),
                 Event::ModeChange(_) | Event::BranchEntry(_) => {}
+                Event::Pruned(_) => panic!("the log begins later"),
             }
         }
     }

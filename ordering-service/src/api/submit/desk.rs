@@ -133,7 +133,11 @@ impl Desk {
                 return Look::refuse(malformed("a command", "an encoded ordering.v1.Command", error));
             }
         };
-        if let Kind::CloseCollection(_) | Kind::EvictGateway(_) | Kind::NoteGateways(_) = &command {
+        if let Kind::CloseCollection(_)
+        | Kind::EvictGateway(_)
+        | Kind::NoteGateways(_)
+        | Kind::PruneGroup(_) = &command
+        {
             let message = "only nodes of the cluster give this command: use the API for operators instead";
             return Look::refuse(refused(Reason::PermissionDenied, message));
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use concordat_proto::{
-    log::v1::{Entry, Head as WireHead, PendingWelcome, Reason, Refused},
+    log::v1::{Entry, Head as WireHead, PendingWelcome, Pruned, Reason, Refused},
     ordering::v1::{Entries, FollowGroup, FollowInbox, Welcomes, subscribe_response::Response},
 };
 use group_log::ChainHash;
@@ -106,9 +106,12 @@ impl Follow {
 
     /// Reads the next page. Blocks for reads of the disk.
     pub(crate) fn read(self, node: &Arc<Node>) -> Page {
-        let confirmed = self.confirmed;
+        let (confirmed, key) = (self.confirmed, self.key.clone());
         match self.try_read(node) {
             Ok(page) => page,
+            Err(ApiError::Refused(refusal)) if refusal.reason() == Reason::Pruned => {
+                pruned(node, &key).unwrap_or_else(Page::end)
+            }
             Err(ApiError::Refused(refusal)) if may_lag(&refusal) && !confirmed => {
                 Page { responses: Vec::new(), next: Next::Confirm, entries: 0, bytes: 0 }
             }
@@ -188,6 +191,19 @@ impl Page {
         };
         Self { responses: vec![Response::Refused(refusal)], next: Next::End, entries: 0, bytes: 0 }
     }
+}
+
+/// Where the log begins, and how to come back into the group.
+fn pruned(node: &Node, group_id: &Bytes) -> Result<Page, ApiError> {
+    let (shard, head) = find::group(node.readable()?, group_id)?.ok_or_else(find::not_found)?;
+    let reader = shard.reader();
+    let group_info = reader.group_info(group_id)?.filter(|info| info.epoch == head.epoch);
+    let pruned = Pruned {
+        oldest_seq: reader.pruned(group_id)?.seq + 1,
+        head: Some(WireHead::from(&head)),
+        group_info: group_info.map(|info| info.message).unwrap_or_default(),
+    };
+    Ok(Page { responses: vec![Response::Pruned(pruned)], next: Next::End, entries: 0, bytes: 0 })
 }
 
 /// A reader who is ahead of this node may have read from one that is further.

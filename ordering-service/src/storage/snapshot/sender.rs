@@ -87,7 +87,7 @@ fn read(state: &ShardState, chunks: &mpsc::Sender<Chunk>) -> Result<(), StorageE
             RowKind::Record => match Place::split(value).map_err(bad)?.0 {
                 Place::Submission { index } => Some(index),
                 // Many rows refer to a report: its own row sends it once.
-                Place::Report(_) | Place::Mark => None,
+                Place::Report(_) | Place::Mark | Place::Pruned => None,
             },
             RowKind::Report => Some(trailing_number(key).map_err(bad)?),
             RowKind::Plain | RowKind::Local => None,

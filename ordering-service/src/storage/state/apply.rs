@@ -15,6 +15,7 @@ use super::{
     batch::Batch,
     branches, directory, forks, groups, inbox, key_packages,
     keys::RowKey,
+    prune,
     shard::{Position, ShardState},
 };
 use crate::{
@@ -144,6 +145,7 @@ fn command(
         | Kind::RegisterGateway(_)
         | Kind::EvictGateway(_) => forks::command(batch, command, origin)?,
         Kind::NoteGateways(note) => (branches::note_gateways(batch, note, origin)?, false),
+        Kind::PruneGroup(command) => (prune::prune(batch, command, origin)?, false),
     };
     Ok((name, answer, referenced))
 }
@@ -162,6 +164,7 @@ fn place(command: &Kind) -> (&'static str, bool) {
         Kind::RegisterGateway(_) => ("register_gateway", false),
         Kind::EvictGateway(_) => ("evict_gateway", false),
         Kind::NoteGateways(_) => ("note_gateways", false),
+        Kind::PruneGroup(_) => ("prune_group", false),
     }
 }
 

@@ -151,6 +151,11 @@ impl<'a> Batch<'a> {
         self.put(&RowKey::Unreferenced { index }, Bytes::new());
     }
 
+    /// From the command at `command` on, no row refers to this log entry any more.
+    pub(crate) fn dropped_after(&mut self, index: u64, command: u64) {
+        self.put_number(&RowKey::Dropped { index }, command);
+    }
+
     /// Everything for one write, and what has moved on.
     pub(crate) fn finish(self) -> (WriteBatch, BTreeMap<Bytes, Head>, Vec<Advanced>) {
         let mut batch = WriteBatch::default();

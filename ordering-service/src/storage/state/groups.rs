@@ -6,8 +6,8 @@ use concordat_proto::{
     ordering::v1::{GroupSubmission, outcome::Outcome},
 };
 use group_log::{
-    Change, ClientId, CommitRef, Content, Decision, EntryId, GroupKind, Head, Offer, ReadError, Record,
-    Submission, View,
+    Change, ClientId, CommitRef, Content, Decision, EntryId, GroupKind, Head, Offer, Pruned, ReadError,
+    Record, Submission, View,
 };
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
     keys::RowKey,
     payload::Payloads,
     place::Place,
+    prune,
     rows::{RecordRow, WelcomeRow},
 };
 use crate::storage::error::StorageError;
@@ -125,15 +126,20 @@ pub(super) fn superseded(
     origin: Origin,
 ) -> Result<log::Superseded, StorageError> {
     let winner = if origin.wanted { Some(winner(batch, group, seq)?) } else { None };
-    Ok(log::Superseded { winner })
+    Ok(log::Superseded { winner: winner.flatten() })
 }
 
-fn winner(batch: &Batch<'_>, group: &[u8], seq: u64) -> Result<log::Entry, StorageError> {
-    let row = record_row(batch, group, seq)?.ok_or_else(|| StorageError::Corrupt {
-        what: format!("the state of shard {}", batch.state.shard),
-        detail: "the record of a commit that ended an epoch is missing".into(),
-    })?;
-    entry(&Payloads::new(&batch.rows), group, seq, row)
+/// Nothing if the entry was given up since.
+fn winner(batch: &Batch<'_>, group: &[u8], seq: u64) -> Result<Option<log::Entry>, StorageError> {
+    match record_row(batch, group, seq)? {
+        Some(RecordRow { place: Place::Pruned, .. }) => Ok(None),
+        Some(row) => entry(&Payloads::new(&batch.rows), group, seq, row).map(Some),
+        None if seq <= prune::pruned(batch, group)?.seq => Ok(None),
+        None => Err(StorageError::Corrupt {
+            what: format!("the state of shard {}", batch.state.shard),
+            detail: "the record of a commit that ended an epoch is missing".into(),
+        }),
+    }
 }
 
 pub(super) fn record_row(
@@ -201,5 +207,9 @@ impl View for GroupView<'_, '_> {
 
     fn record(&self, seq: u64) -> Result<Option<Record>, StorageError> {
         Ok(record_row(self.batch, self.group, seq)?.map(|row| row.record))
+    }
+
+    fn pruned(&self) -> Result<Pruned, StorageError> {
+        prune::pruned(self.batch, self.group)
     }
 }

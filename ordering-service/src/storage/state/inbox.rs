@@ -63,6 +63,20 @@ pub(super) fn acknowledge(batch: &mut Batch<'_>, ack: AckWelcomes) -> Result<Out
     Ok(Outcome::WelcomesAcked(WelcomesAcked { left }))
 }
 
+/// Removes a Welcome whose commit is given up, if it still waits. Counted as dropped.
+pub(super) fn withdraw(batch: &mut Batch<'_>, client: &Bytes, position: u64) -> Result<(), StorageError> {
+    let key = RowKey::Welcome { client, position };
+    if batch.get(&key)?.is_some() {
+        batch.delete(&key);
+        batch.dropped += 1;
+        let mut inbox = inbox(batch, client)?;
+        inbox.waiting = inbox.waiting.saturating_sub(1);
+        inbox.dropped += 1;
+        batch.put(&RowKey::Inbox { client }, inbox.encode());
+    }
+    Ok(())
+}
+
 /// Removes the oldest Welcomes after a position. Returns their positions.
 fn remove(
     batch: &mut Batch<'_>,

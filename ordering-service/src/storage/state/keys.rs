@@ -7,6 +7,7 @@
 //! | 02 | | up to which log index payloads came with a snapshot |
 //! | 03 | log index | nothing: no row refers to this log entry |
 //! | 04 | log index | nothing: a report of branches that rows refer to, any number of them |
+//! | 05 | log index | the log index of the command after which no row refers to this log entry any more |
 //! | 10 | group | head |
 //! | 11 | group, seq | where the payload is, record |
 //! | 12 | group, epoch | the commit that ended the epoch |
@@ -18,6 +19,7 @@
 //! | 18 | group, entry id | log index and position in the report that brought the entry |
 //! | 19 | group, seq | what the cluster itself wrote into the log |
 //! | 1a | group, place | the client at this place of the order in which members commit |
+//! | 1b | group | what was pruned of the log |
 //! | 20 | client, position | a Welcome that waits |
 //! | 21 | client | how many wait |
 //! | 30 | group | the shard it lives in |
@@ -41,6 +43,7 @@ const POSITION: u8 = 0x01;
 const BASE: u8 = 0x02;
 const UNREFERENCED: u8 = 0x03;
 const REPORT: u8 = 0x04;
+const DROPPED: u8 = 0x05;
 const HEAD: u8 = 0x10;
 const RECORD: u8 = 0x11;
 const COMMIT: u8 = 0x12;
@@ -52,6 +55,7 @@ const MEMBER: u8 = 0x17;
 const REPORTED: u8 = 0x18;
 const MARK: u8 = 0x19;
 const TURN: u8 = 0x1a;
+const PRUNED: u8 = 0x1b;
 const WELCOME: u8 = 0x20;
 const INBOX: u8 = 0x21;
 const SHARD_OF: u8 = 0x30;
@@ -74,6 +78,7 @@ pub(crate) enum RowKey<'a> {
     Base,
     Unreferenced { index: u64 },
     Report { index: u64 },
+    Dropped { index: u64 },
     Head { group: &'a [u8] },
     Record { group: &'a [u8], seq: u64 },
     Commit { group: &'a [u8], epoch: u64 },
@@ -85,6 +90,7 @@ pub(crate) enum RowKey<'a> {
     Reported { group: &'a [u8], id: &'a [u8; 32] },
     Mark { group: &'a [u8], seq: u64 },
     Turn { group: &'a [u8], index: u32 },
+    Pruned { group: &'a [u8] },
     Welcome { client: &'a [u8], position: u64 },
     Inbox { client: &'a [u8] },
     ShardOf { group: &'a [u8] },
@@ -110,6 +116,7 @@ impl RowKey<'_> {
             RowKey::Base => key(BASE),
             RowKey::Unreferenced { index } => key(UNREFERENCED).int(index),
             RowKey::Report { index } => key(REPORT).int(index),
+            RowKey::Dropped { index } => key(DROPPED).int(index),
             RowKey::Head { group } => key(HEAD).name(group),
             RowKey::Record { group, seq } => key(RECORD).name(group).int(seq),
             RowKey::Commit { group, epoch } => key(COMMIT).name(group).int(epoch),
@@ -121,6 +128,7 @@ impl RowKey<'_> {
             RowKey::Reported { group, id } => key(REPORTED).name(group).bytes(id),
             RowKey::Mark { group, seq } => key(MARK).name(group).int(seq),
             RowKey::Turn { group, index } => key(TURN).name(group).int(index.into()),
+            RowKey::Pruned { group } => key(PRUNED).name(group),
             RowKey::Welcome { client, position } => key(WELCOME).name(client).int(position),
             RowKey::Inbox { client } => key(INBOX).name(client),
             RowKey::ShardOf { group } => key(SHARD_OF).name(group),
@@ -143,7 +151,8 @@ impl RowKey<'_> {
 /// What the key of a row says to those who walk over all rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowKind {
-    /// Where the state stands: [`RowKey::Position`], [`RowKey::Base`] and [`RowKey::Unreferenced`]. Meaningful on this node only.
+    /// Where the state stands: [`RowKey::Position`], [`RowKey::Base`], [`RowKey::Unreferenced`] and [`RowKey::Dropped`]. Meaningful on
+    /// this node only.
     Local,
     /// [`RowKey::Record`]: refers to a row of the log, to one that a [`RowKey::Report`] refers to, or to none.
     Record,
@@ -156,12 +165,12 @@ pub(crate) enum RowKind {
 /// The kind of the row with this key.
 pub(crate) fn row_kind(key: &[u8]) -> Result<RowKind, DecodeError> {
     match key.first() {
-        Some(&(POSITION | BASE | UNREFERENCED)) => Ok(RowKind::Local),
+        Some(&(POSITION | BASE | UNREFERENCED | DROPPED)) => Ok(RowKind::Local),
         Some(&RECORD) => Ok(RowKind::Record),
         Some(&REPORT) => Ok(RowKind::Report),
         Some(
             &(HEAD | COMMIT | RECENT | FORK | RECORDED | CANDIDATE | MEMBER | REPORTED | MARK | TURN
-            | WELCOME | INBOX | SHARD_OF | KEY_PACKAGES | KEY_PACKAGE | KEY_PACKAGE_REF | CLAIM
+            | PRUNED | WELCOME | INBOX | SHARD_OF | KEY_PACKAGES | KEY_PACKAGE | KEY_PACKAGE_REF | CLAIM
             | CLAIM_ORDER | LAST_RESORT | OPEN | GROUP_OF | GATEWAY | OWED | NOTED),
         ) => Ok(RowKind::Plain),
         Some(&got) => Err(DecodeError::Value { what: "row tag", got: got.into() }),
@@ -230,6 +239,8 @@ mod tests {
             BASE => RowKey::Base,
             UNREFERENCED => RowKey::Unreferenced { index: number() },
             REPORT => RowKey::Report { index: number() },
+            DROPPED => RowKey::Dropped { index: number() },
+            PRUNED => RowKey::Pruned { group: take_name(&mut rest) },
             HEAD => RowKey::Head { group: take_name(&mut rest) },
             RECORD => RowKey::Record { group: take_name(&mut rest), seq: number() },
             COMMIT => RowKey::Commit { group: take_name(&mut rest), epoch: number() },
@@ -300,6 +311,8 @@ mod tests {
                 RowKey::ClaimOrder { client, number },
                 RowKey::LastResort { client },
                 RowKey::Report { index: number },
+                RowKey::Dropped { index: number },
+                RowKey::Pruned { group },
                 RowKey::Fork { group },
                 RowKey::Recorded { group, id: &id },
                 RowKey::Candidate { group, id: &id },

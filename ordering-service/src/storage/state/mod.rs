@@ -15,6 +15,8 @@ pub(crate) mod machine;
 mod observer;
 mod payload;
 pub(crate) mod place;
+mod prune;
+mod pruned_reader;
 mod reader;
 pub(crate) mod rows;
 pub(crate) mod shard;

@@ -40,6 +40,7 @@ impl<'a> Payloads<'a> {
                 let content = entry.content.ok_or_else(|| self.bad("it carries nothing"))?;
                 Ok((content, entry.facts))
             }
+            Place::Pruned => Err(self.bad("it was given up")),
             Place::Mark => {
                 let row = self.rows.get(&RowKey::Mark { group, seq }.encode())?;
                 let row = row.ok_or_else(|| self.rows.bad_row("a mark", "it is missing"))?;

@@ -6,6 +6,7 @@ use crate::storage::wire::{DecodeError, Put};
 const KINDS: u64 = 3 << 62;
 const REPORT: u64 = 1 << 62;
 const MARK: u64 = 2 << 62;
+const PRUNED: u64 = 3 << 62;
 
 /// Where the payload of an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(crate) enum Place {
     Report(ReportedAt),
     /// In the row of a mark: the cluster itself wrote it.
     Mark,
+    /// It was given up.
+    Pruned,
 }
 
 /// An entry in a report.
@@ -36,6 +39,7 @@ impl Place {
                 bytes.put_int32(position);
             }
             Place::Mark => bytes.put_int(MARK),
+            Place::Pruned => bytes.put_int(PRUNED),
         }
     }
 
@@ -53,6 +57,7 @@ impl Place {
                 Ok((Place::Report(ReportedAt { index, position }), rest))
             }
             MARK if index == 0 => Ok((Place::Mark, rest)),
+            PRUNED if index == 0 => Ok((Place::Pruned, rest)),
             _ => Err(DecodeError::Value { what: "the place of a payload", got: first }),
         }
     }
@@ -85,7 +90,7 @@ mod tests {
     fn places_come_back_as_they_were_with_what_follows() {
         let reported = ReportedAt { index: 7, position: 1023 };
         let top = (1 << 62) - 1;
-        for place in [Place::Submission { index: top }, Place::Report(reported), Place::Mark] {
+        for place in [Place::Submission { index: top }, Place::Report(reported), Place::Mark, Place::Pruned] {
             let mut bytes = Vec::new();
             place.put(&mut bytes);
             for cut in 0..bytes.len() {

@@ -18,6 +18,7 @@ use super::{
     groups,
     keys::{RowKey, trailing_number},
     payload::Payloads,
+    pruned_reader::pruned,
     rows::{InboxRow, KeyPackagesRow, RecordRow, WelcomeRow, decode_number},
     shard::{Rows, ShardState},
 };
@@ -116,7 +117,8 @@ impl ShardReader {
     }
 
     /// Entries of a group after `after_seq`, in order. Stops after `max_entries` (at most [`PAGE_ENTRIES`]), or when the next
-    /// would exceed `max_bytes` (but gives at least one). Empty if there is none, or no such group.
+    /// would exceed `max_bytes` (but gives at least one). Empty if there is none, or no such group. [`StorageError::Pruned`] if the
+    /// next was given up.
     pub fn entries(
         &self,
         group: &[u8],
@@ -125,19 +127,31 @@ impl ShardReader {
         max_bytes: usize,
     ) -> Result<Vec<log::Entry>, StorageError> {
         self.read(|rows| {
-            let records = self.records(rows, group, after_seq, max_entries.min(PAGE_ENTRIES))?;
-            let (mut entries, mut bytes) = (Vec::with_capacity(records.len()), 0);
-            let payloads = Payloads::new(rows);
-            for (seq, row) in records {
-                let entry = groups::entry(&payloads, group, seq, row)?;
-                bytes += entry.encoded_len();
-                if bytes > max_bytes && !entries.is_empty() {
-                    break;
-                }
-                entries.push(entry);
-            }
-            Ok(entries)
+            let page = self.page(rows, group, after_seq, max_entries.min(PAGE_ENTRIES), max_bytes);
+            self.unless_pruned(rows, group, after_seq, page)
         })
+    }
+
+    fn page(
+        &self,
+        rows: &Rows<'_>,
+        group: &[u8],
+        after_seq: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<log::Entry>, StorageError> {
+        let records = self.records(rows, group, after_seq, max_entries)?;
+        let (mut entries, mut bytes) = (Vec::with_capacity(records.len()), 0);
+        let payloads = Payloads::new(rows);
+        for (seq, row) in records {
+            let entry = groups::entry(&payloads, group, seq, row)?;
+            bytes += entry.encoded_len();
+            if bytes > max_bytes && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
     }
 
     /// Chain hash of a group's entry, for checking a reader's cursor. Nothing if there is no such entry.
@@ -151,19 +165,25 @@ impl ShardReader {
     /// A group's newest GroupInfo. Nothing if there is no such group.
     pub fn group_info(&self, group: &[u8]) -> Result<Option<GroupInfo>, StorageError> {
         self.read(|rows| {
-            let Some(head) = head(rows, group)? else { return Ok(None) };
-            let key = RowKey::Record { group, seq: head.group_info_seq };
-            let Some(row) = get_as(rows, &key, |row| RecordRow::decode(&row))? else {
-                return Err(rows.bad_row("the record of a GroupInfo", "it is missing"));
-            };
-            let (content, _) = Payloads::new(rows).content(group, head.group_info_seq, row.place)?;
-            let message = match content.content {
-                Some(Content::Create(create)) => create.group_info,
-                Some(Content::Commit(commit)) => commit.group_info,
-                _ => return Err(rows.bad_row("the entry of a GroupInfo", "it holds none")),
-            };
-            Ok(Some(GroupInfo { epoch: head.group_info_epoch, message }))
+            let mut newest = head(rows, group)?;
+            loop {
+                let Some(head) = newest else { return Ok(None) };
+                match group_info_at(rows, group, &head) {
+                    // It can be given up in the very moment in which another one takes its place.
+                    Err(StorageError::Corrupt { .. }) if self.is_replaced(rows, group, &head)? => {
+                        newest = self::head(rows, group)?;
+                    }
+                    message => {
+                        return message
+                            .map(|message| Some(GroupInfo { epoch: head.group_info_epoch, message }));
+                    }
+                }
+            }
         })
+    }
+
+    fn is_replaced(&self, rows: &Rows<'_>, group: &[u8], old: &Head) -> Result<bool, StorageError> {
+        Ok(head(rows, group)?.is_some_and(|head| head.group_info_seq > old.group_info_seq))
     }
 
     /// The shard that a group lives in. For the directory shard.
@@ -199,9 +219,17 @@ impl ShardReader {
                 Ok(true)
             })?;
             let payloads = Payloads::new(rows);
-            let welcomes =
-                waiting.into_iter().map(|(position, row)| self.welcome(&payloads, client, position, row));
-            welcomes.collect()
+            let mut welcomes = Vec::with_capacity(waiting.len());
+            for (position, row) in waiting {
+                let (group, seq) = (row.group.clone(), row.seq);
+                match self.welcome(&payloads, client, position, row) {
+                    Ok(welcome) => welcomes.push(welcome),
+                    // It was given up in this very moment, together with its commit.
+                    Err(StorageError::Corrupt { .. }) if seq <= pruned(rows, &group)?.seq => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(welcomes)
         })
     }
 
@@ -247,6 +275,9 @@ impl ShardReader {
             records.push((seq, row));
             Ok(true)
         })?;
+        if records.first().is_some_and(|(first, _)| *first != after_seq + 1) {
+            return Err(rows.bad_row("a record", "it is missing"));
+        }
         Ok(records)
     }
 
@@ -304,6 +335,19 @@ impl ShardReader {
 
 fn head(rows: &Rows<'_>, group: &[u8]) -> Result<Option<Head>, StorageError> {
     get_as(rows, &RowKey::Head { group }, |row| Head::decode(&row))
+}
+
+fn group_info_at(rows: &Rows<'_>, group: &[u8], head: &Head) -> Result<Bytes, StorageError> {
+    let seq = head.group_info_seq;
+    let Some(row) = get_as(rows, &RowKey::Record { group, seq }, |row| RecordRow::decode(&row))? else {
+        return Err(rows.bad_row("the record of a GroupInfo", "it is missing"));
+    };
+    let (content, _) = Payloads::new(rows).content(group, seq, row.place)?;
+    match content.content {
+        Some(Content::Create(create)) => Ok(create.group_info),
+        Some(Content::Commit(commit)) => Ok(commit.group_info),
+        _ => Err(rows.bad_row("the entry of a GroupInfo", "it holds none")),
+    }
 }
 
 pub(super) fn get_as<T, E: std::fmt::Display>(

@@ -4,7 +4,7 @@ use std::{
     num::NonZeroUsize,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     raft::types::{Proposed, ShardId},
     storage::{
-        database::{Database, Family, Generation},
+        database::{Database, Family, Generation, log_family},
         error::StorageError,
         log::{
             LogEntry, LogId, StoredMembership,
@@ -49,6 +49,8 @@ pub(crate) struct ShardState {
     /// The state up to before this log index is flushed.
     durable_before: AtomicU64,
     flushing: Mutex<()>,
+    /// Log rows that the state let go of were removed, and their deletions are not flushed yet.
+    let_go: AtomicBool,
     /// Numbers the generations that snapshots begin.
     next_generation: AtomicU64,
 }
@@ -97,6 +99,7 @@ impl ShardState {
             heads: Mutex::new(LruCache::new(NonZeroUsize::new(head_cache).unwrap_or(NonZeroUsize::MIN))),
             durable_before,
             flushing: Mutex::new(()),
+            let_go: AtomicBool::new(false),
             next_generation: AtomicU64::new(generation.0 + 1),
         })
     }
@@ -172,6 +175,28 @@ impl ShardState {
             self.durable_before.fetch_max(position.next_index(), Ordering::AcqRel);
         }
         Ok(position)
+    }
+
+    /// Log entries up to `upto` that a command has let go of, at most `max`. They can be removed: no crash undoes the command.
+    fn dropped(&self, rows: &Rows<'_>, upto: u64, max: usize) -> Result<Vec<u64>, StorageError> {
+        let (mut indexes, mut last_command) = (Vec::new(), 0);
+        let end = RowKey::Dropped { index: upto.saturating_add(1) }.encode();
+        rows.scan(&RowKey::Dropped { index: 0 }.encode(), end, max, |key, value| {
+            let bad = |error| rows.bad_row("a row that was let go", error);
+            indexes.push(trailing_number(key).map_err(bad)?);
+            last_command = decode_number(Bytes::copy_from_slice(value)).map_err(bad)?.max(last_command);
+            Ok(true)
+        })?;
+        if indexes.is_empty() {
+            if self.let_go.swap(false, Ordering::AcqRel) {
+                // Deletions free room on the disk once they are in a file themselves.
+                self.database.flush(&log_family(self.shard))?;
+            }
+        } else {
+            self.make_durable(last_command)?;
+            self.let_go.store(true, Ordering::Release);
+        }
+        Ok(indexes)
     }
 
     /// Begins another generation, whose rows are complete and durable. The pointer to it is durable already.
@@ -313,14 +338,26 @@ impl Referrer for ShardState {
                 .push(trailing_number(key).map_err(|error| rows.bad_row("a row without referrer", error))?);
             Ok(true)
         })?;
-        Ok(indexes)
+        if indexes.is_empty() { self.dropped(&rows, upto, max) } else { Ok(indexes) }
     }
 
     fn forgotten(&self, indexes: &[u64]) -> Result<(), StorageError> {
         let rows = self.rows()?;
+        if let Some(base) = rows.current.base
+            && indexes.iter().any(|index| *index <= base)
+        {
+            let mut batch = WriteBatch::default();
+            for index in indexes.iter().filter(|index| **index <= base) {
+                batch.delete_cf(&rows.base, log_key(*index));
+            }
+            self.database.write_unlogged(batch)?;
+            // Their removal must last before it is forgotten that they are to be removed.
+            self.database.flush(&rows.current.base_family)?;
+        }
         let mut batch = WriteBatch::default();
         for index in indexes {
             batch.delete_cf(&rows.state, RowKey::Unreferenced { index: *index }.encode());
+            batch.delete_cf(&rows.state, RowKey::Dropped { index: *index }.encode());
         }
         self.database.write_unlogged(batch)
     }

@@ -7,6 +7,7 @@ mod forks;
 mod groups;
 mod inbox;
 mod key_packages;
+mod pruning;
 mod turns;
 
 use std::{path::Path, sync::Arc};

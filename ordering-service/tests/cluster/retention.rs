@@ -1,0 +1,166 @@
+//! Retention: all nodes give up the same, tell their readers where the log begins, and go on through restarts and snapshots.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use concordat_proto::{
+    log::v1::{CanonicalCursor, Pruned, Reason},
+    ordering::v1::{
+        PruneGroup, ReadEntriesRequest, command::Command, outcome::Outcome, subscribe_response::Response,
+    },
+};
+use group_log::{Entry, Retention, verify_entry};
+use ordering_service::config::Config;
+use service_kit::status::StatusFacts;
+use tonic::Code;
+
+use crate::support::{Cluster, SHARD, Subscriber, commit, create, encode, id, published, until};
+
+const KEPT: u64 = 20;
+
+fn keep_few(config: &mut Config) {
+    config.keeping.limits = Retention { max_entries: Some(KEPT), max_age_ms: None };
+    config.keeping.look_every = Duration::from_millis(100);
+}
+
+fn keep_briefly(config: &mut Config) {
+    config.keeping.limits = Retention { max_entries: None, max_age_ms: Some(1500) };
+    config.keeping.look_every = Duration::from_millis(100);
+}
+
+async fn group_with(cluster: &Cluster, name: &str, commits: u64) {
+    assert!(matches!(cluster.submit(SHARD, create(name)).await, Outcome::Accepted(_)));
+    for epoch in 0..commits {
+        assert!(matches!(cluster.submit(SHARD, published(name, epoch)).await, Outcome::Accepted(_)));
+    }
+}
+
+/// Waits until a node has given up everything up to `seq`.
+async fn gone(cluster: &Cluster, node: u64, name: &str, seq: u64) {
+    until("entries are given up", async || {
+        let shards = cluster.node(node).node().shards.get();
+        let reader = shards.and_then(|shards| shards.get(SHARD)).map(|shard| shard.reader().clone());
+        reader.is_some_and(|reader| reader.pruned(name.as_bytes()).unwrap().seq >= seq)
+    })
+    .await;
+}
+
+/// What a reader is told who begins at `after`: the last response.
+async fn told(cluster: &Cluster, node: u64, name: &str, after: u64) -> Response {
+    let mut subscriber = Subscriber::open(cluster.ordering(node).await).await;
+    subscriber.follow(1, name, after, Bytes::new()).await;
+    subscriber.next().await.1
+}
+
+/// What is left of a group's log at a node, checked from the chain hash of what is gone on.
+async fn left(cluster: &Cluster, node: u64, name: &str) -> Vec<concordat_proto::log::v1::Entry> {
+    let shards = cluster.node(node).node().shards.get().unwrap();
+    let pruned = shards.get(SHARD).unwrap().reader().pruned(name.as_bytes()).unwrap();
+    let cursor = Some(CanonicalCursor { seq: pruned.seq, chain_hash: pruned.chain.to_bytes() });
+    let request = ReadEntriesRequest { group_id: id(name), cursor, max_entries: 0, linearizable: true };
+    let page = cluster.ordering(node).await.read_entries(request).await.unwrap().into_inner();
+    let mut chain = pruned.chain;
+    for entry in &page.entries {
+        chain = verify_entry(&chain, &Entry::try_from(entry.clone()).unwrap()).unwrap();
+    }
+    assert_eq!(chain.to_bytes(), page.head.unwrap().chain_hash);
+    page.entries
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_gives_up_the_same_and_tells_its_readers() {
+    let cluster = Cluster::start_with(3, keep_few).await;
+    group_with(&cluster, "long", 60).await;
+    group_with(&cluster, "short", 5).await;
+    for node in 1..=3 {
+        gone(&cluster, node, "long", 61 - KEPT).await;
+        let Response::Pruned(Pruned { oldest_seq, head, group_info }) = told(&cluster, node, "long", 3).await
+        else {
+            panic!("not told")
+        };
+        assert_eq!((oldest_seq, head.unwrap().seq), (62 - KEPT, 61));
+        assert_eq!(&group_info[..], b"group info of 60");
+        assert!(matches!(told(&cluster, node, "long", 61 - KEPT).await, Response::Entries(_)));
+        assert!(matches!(told(&cluster, node, "short", 0).await, Response::Entries(_)));
+
+        let cursor = Some(CanonicalCursor { seq: 7, chain_hash: Bytes::new() });
+        let request =
+            ReadEntriesRequest { group_id: id("long"), cursor, max_entries: 0, linearizable: false };
+        let refused = cluster.ordering(node).await.read_entries(request).await.unwrap_err();
+        let facts = StatusFacts::of(&refused);
+        assert_eq!((refused.code(), facts.reason.as_deref()), (Code::OutOfRange, Some("PRUNED")));
+        assert_eq!(facts.metadata["oldest_seq"], (62 - KEPT).to_string());
+    }
+    let logs =
+        [left(&cluster, 1, "long").await, left(&cluster, 2, "long").await, left(&cluster, 3, "long").await];
+    assert_eq!(logs[0].len() as u64, KEPT);
+    assert!(logs[0] == logs[1] && logs[1] == logs[2]);
+    // A commit that was made long ago gets the answer that it got then.
+    assert!(matches!(cluster.submit(SHARD, published("long", 3)).await, Outcome::Accepted(a) if a.seq == 5));
+    let late = cluster.submit(SHARD, commit("long", 3, b"late")).await;
+    assert!(matches!(late, Outcome::Superseded(superseded) if superseded.winner.is_none()));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_go_when_they_are_old_but_never_the_way_back_into_the_group() {
+    let cluster = Cluster::start_with(1, keep_briefly).await;
+    group_with(&cluster, "aging", 8).await;
+    assert!(matches!(
+        cluster.submit(SHARD, commit("aging", 8, b"without a GroupInfo")).await,
+        Outcome::Accepted(_)
+    ));
+    group_with(&cluster, "closed off", 0).await;
+    assert!(matches!(cluster.submit(SHARD, commit("closed off", 0, b"c")).await, Outcome::Accepted(_)));
+    // Nothing goes while a reader could not come back ...
+    group_with(&cluster, "clock", 3).await;
+    gone(&cluster, 1, "clock", 3).await;
+    assert_eq!(left(&cluster, 1, "aging").await.len(), 10);
+    assert_eq!(left(&cluster, 1, "closed off").await.len(), 2);
+    // ... and everything before the GroupInfo that leads back, once there is one.
+    assert!(matches!(cluster.submit(SHARD, published("aging", 9)).await, Outcome::Accepted(_)));
+    gone(&cluster, 1, "aging", 10).await;
+    assert_eq!(left(&cluster, 1, "aging").await.len(), 1);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_and_a_node_that_comes_by_snapshot_keep_to_what_is_gone() {
+    let mut cluster = Cluster::start_with(3, |config| {
+        keep_few(config);
+        config.compaction.snapshot_every = 100;
+        config.compaction.keep_entries = 10;
+    })
+    .await;
+    group_with(&cluster, "first", 30).await;
+    cluster.stop_node(3).await;
+    group_with(&cluster, "second", 400).await;
+    // In the middle of giving up.
+    let leader = cluster.leader(SHARD).await;
+    cluster.stop_node(leader).await;
+    cluster.start_node(leader).await;
+    gone(&cluster, 1, "second", 401 - KEPT).await;
+    gone(&cluster, 2, "second", 401 - KEPT).await;
+    cluster.start_node(3).await;
+    gone(&cluster, 3, "first", 31 - KEPT).await;
+    gone(&cluster, 3, "second", 401 - KEPT).await;
+    for name in ["first", "second"] {
+        let logs =
+            [left(&cluster, 1, name).await, left(&cluster, 2, name).await, left(&cluster, 3, name).await];
+        assert_eq!(logs[0].len() as u64, KEPT);
+        assert!(logs[0] == logs[1] && logs[1] == logs[2], "{name}");
+    }
+    assert!(matches!(cluster.submit(SHARD, published("second", 400)).await, Outcome::Accepted(_)));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_nodes_give_up_entries() {
+    let cluster = Cluster::start(1).await;
+    group_with(&cluster, "kept", 5).await;
+    let prune = encode(Command::PruneGroup(PruneGroup { group_id: id("kept"), upto_seq: 3 }));
+    let refused = cluster.submit(SHARD, prune).await;
+    assert!(matches!(refused, Outcome::Refused(refused) if refused.reason() == Reason::PermissionDenied));
+    assert_eq!(left(&cluster, 1, "kept").await.len(), 6);
+    cluster.stop().await;
+}
