@@ -6,6 +6,7 @@ use concordat_proto::{
     convert::WireError,
     log::v1::{Reason, Refused},
 };
+use group_log::ChainHash;
 use service_kit::status::{StatusBuilder, StatusFacts};
 use tonic::{Code, Status};
 
@@ -256,15 +257,33 @@ fn code(reason: Reason) -> Code {
     }
 }
 
-impl From<GatewayError> for Status {
-    fn from(error: GatewayError) -> Status {
+impl GatewayError {
+    /// The status that ends a stream after the entry `seq` with this chain hash, as far as they are known: where to go on, here or at
+    /// another gateway.
+    pub fn ending_after(self, seq: u64, chain: Option<ChainHash>) -> Status {
+        let builder = StatusBuilder::from(self).fact("cursor_seq", seq);
+        match chain {
+            Some(chain) => builder.fact("cursor_chain_hash", chain).build(),
+            None => builder.build(),
+        }
+    }
+}
+
+impl From<GatewayError> for StatusBuilder {
+    fn from(error: GatewayError) -> StatusBuilder {
         let reason = error.reason();
         let builder =
             StatusBuilder::new(code(reason), reason_name(reason), error.to_string()).facts(error.facts());
         match error.retry_after() {
-            Some(delay) => builder.retry_after(delay).build(),
-            None => builder.build(),
+            Some(delay) => builder.retry_after(delay),
+            None => builder,
         }
+    }
+}
+
+impl From<GatewayError> for Status {
+    fn from(error: GatewayError) -> Status {
+        StatusBuilder::from(error).build()
     }
 }
 

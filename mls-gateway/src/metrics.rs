@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use group_log::fork::Mode;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::modes::mode_name;
 
 const SUBMISSIONS: &str = "concordat_gateway_submissions_total";
 const ORDERING_SECONDS: &str = "concordat_gateway_ordering_seconds";
@@ -130,6 +133,27 @@ pub fn describe() {
             Kind::Seconds => describe_histogram!(name, Unit::Seconds, text),
         }
     }
+}
+
+/// Registers what comes late or never while all is well, with zero: a counter that first appears with its first event shows no increase,
+/// and an alert on it would be silent. Install the recorder first.
+pub fn begin() {
+    describe();
+    for name in [LOG_MISMATCHES, VALIDATION_REBUILDS, REPORTED] {
+        counter!(name).increment(0);
+    }
+    for cause in ["unreachable", "broken", "no_quorum", "lagging", "mismatch"] {
+        counter!(FOLLOW_SWITCHES, "cause" => cause).increment(0);
+    }
+    for held in ["one", "two"] {
+        counter!(BRANCH_ENTRIES, "copies" => held).increment(0);
+    }
+    for mode in [Mode::Ordered, Mode::Suspect, Mode::Forked, Mode::Reconciling] {
+        counter!(GROUP_MODE_CHANGES, "mode" => mode_name(mode)).increment(0);
+        gauge!(GROUPS_IN_MODE, "mode" => mode_name(mode)).increment(0.0);
+    }
+    counter!(RELAY_REFUSED, "reason" => "OTHER").increment(0);
+    let _ = histogram!(FORKED_SECONDS);
 }
 
 /// What validating a public handshake came to.

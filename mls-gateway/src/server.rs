@@ -158,7 +158,7 @@ impl Gateway {
             return Err(StartError::NoOrderingNode);
         }
         let recorder = recorder()?;
-        metrics::describe();
+        metrics::begin();
         service_kit::tls::describe();
         let (drain, readiness) = (Drain::new(), Readiness::new());
         let store = match &parts.demls {
@@ -266,8 +266,10 @@ fn serve(
 ) -> Result<AbortOnDropHandle<()>, StartError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name("concordat.gateway.v1.Gateway")
         .with_service_name("concordat.gateway.v1.DimlsGroups")
+        .with_service_name("grpc.health.v1.Health")
         .build_v1()?;
     let (health, health_service) = tonic_health::server::health_reporter();
     let service = GatewayServer::new(api)

@@ -162,6 +162,8 @@ pub const BACKUP_QUEUE: usize = 4;
 pub const MANIFEST_BYTES: u64 = 1 << 20;
 /// Bytes of a backup that are read from its files at once.
 pub const RESTORE_CHUNK_BYTES: usize = 1 << 20;
+/// How long a stopping node tells the readers of one stream where it ends.
+pub const SUBSCRIBE_END: Duration = Duration::from_secs(1);
 /// Between two looks at what retention gives up, by default.
 pub const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 /// Groups that one such look reads at once.

@@ -86,6 +86,8 @@ impl Server {
     /// # Errors
     /// Storage that can not be used, or addresses that can not be listened on.
     pub async fn start(config: Config, seams: Seams) -> Result<Running, ServeError> {
+        // The recorder comes first: what is described or counted before it is installed is lost.
+        let recorder = service_kit::metrics::recorder().map_err(|e| ServeError::Serve(e.to_string()))?;
         metrics::describe();
         service_kit::tls::describe();
         let readiness = Readiness::new();
@@ -98,7 +100,6 @@ impl Server {
         };
         let admin = probes.as_ref().map(Incoming::local_addr);
         if let Some(incoming) = probes {
-            let recorder = service_kit::metrics::recorder().map_err(|e| ServeError::Serve(e.to_string()))?;
             let (readiness, end) = (readiness.clone(), end.clone());
             tasks.spawn(async move {
                 if let Err(error) = serve_admin(incoming, readiness, recorder, end.cancelled_owned()).await {

@@ -228,8 +228,7 @@ impl Service {
 
     /// Reads `/metrics`.
     pub async fn metrics(&self) -> io::Result<Metrics> {
-        let (_, text) = http::get(&self.admin_address(), "/metrics").await?;
-        Ok(Metrics::parse(&text))
+        Metrics::of(&self.admin_address()).await
     }
 
     /// The end of what the process printed.

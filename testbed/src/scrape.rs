@@ -1,6 +1,8 @@
 //! Reading what `/metrics` says.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
+
+use crate::http;
 
 /// The samples of one scrape.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -9,6 +11,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// What `/metrics` of the process with this admin address says now.
+    pub async fn of(address: &str) -> io::Result<Self> {
+        let (_, text) = http::get(address, "/metrics").await?;
+        Ok(Self::parse(&text))
+    }
+
     /// Reads the Prometheus text format. Lines that are no samples are skipped.
     pub fn parse(text: &str) -> Self {
         let samples = text

@@ -68,12 +68,13 @@ impl Api {
                 }
             }
         };
-        let _ = events.send(Err(error.into())).await;
+        let (seq, chain) = subscription.cursor();
+        let _ = events.send(Err(error.ending_after(seq, chain))).await;
     }
 
     /// Passes on what the subscription tells, as fast as this one subscriber takes it, from the entry `from` on.
     async fn feed(self, mut subscription: Subscription, mut reader: Reader, from: u64, events: Events) {
-        let mut is_placed = false;
+        let (mut is_placed, mut told) = (false, subscription.cursor());
         let error = loop {
             let next = tokio::select! {
                 next = subscription.next() => next,
@@ -90,14 +91,15 @@ impl Api {
                 }
                 is_placed = true;
             }
-            match pass_on(event, &mut reader, &events).await {
+            match pass_on(event, &mut reader, &mut told, &events).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => break error,
             }
         };
-        // A client goes on from the last entry it got, here or at another gateway.
-        let _ = events.send(Err(error.into())).await;
+        // The status says where to go on, here or at another gateway.
+        let (seq, chain) = told;
+        let _ = events.send(Err(error.ending_after(seq, chain))).await;
     }
 }
 
@@ -112,8 +114,13 @@ fn known(ids: &[Bytes]) -> Result<BTreeSet<EntryId>, GatewayError> {
         .collect()
 }
 
-/// Passes on an event, as far as the reader may see it. False: the subscriber is gone.
-async fn pass_on(event: Event, reader: &mut Reader, events: &Events) -> Result<bool, GatewayError> {
+/// Passes on an event, as far as the reader may see it, and notes the last entry that was. False: the subscriber is gone.
+async fn pass_on(
+    event: Event,
+    reader: &mut Reader,
+    told: &mut (u64, Option<ChainHash>),
+    events: &Events,
+) -> Result<bool, GatewayError> {
     use subscribe_response::Event as Wire;
     let send = async |event| events.send(Ok(SubscribeResponse { event: Some(event) })).await.is_ok();
     match event {
@@ -122,6 +129,7 @@ async fn pass_on(event: Event, reader: &mut Reader, events: &Events) -> Result<b
                 if !send(Wire::Entry(entry.as_ref().clone())).await {
                     return Ok(false);
                 }
+                *told = (entry.seq, ChainHash::from_slice(&entry.chain_hash).ok());
                 reader.has_read(&entry).await?;
             }
             Ok(true)
@@ -129,7 +137,8 @@ async fn pass_on(event: Event, reader: &mut Reader, events: &Events) -> Result<b
         Event::CaughtUp(head) if reader.sees_all() => Ok(send(Wire::CaughtUp(head)).await),
         Event::CaughtUp(_) => Ok(true),
         Event::Mode(mode) => Ok(send(Wire::ModeChange(ModeChange { mode: mode.into() })).await),
-        Event::Pruned(pruned) => Ok(send(Wire::Pruned(pruned)).await),
+        Event::Pruned(pruned) if reader.sees_all() => Ok(send(Wire::Pruned(pruned)).await),
+        Event::Pruned(_) => Ok(true),
     }
 }
 

@@ -63,6 +63,11 @@ impl Subscription {
         }
     }
 
+    /// The last entry that was told, and its chain hash if it is known.
+    pub fn cursor(&self) -> (u64, Option<ChainHash>) {
+        (self.seq, self.chain)
+    }
+
     /// The next things to tell, at least one. Waits until there is one. An error ends the subscription.
     pub async fn next(&mut self) -> Result<Vec<Event>, GatewayError> {
         loop {

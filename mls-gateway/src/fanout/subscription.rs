@@ -87,6 +87,11 @@ impl Subscription {
         self.feed.feed.epoch()
     }
 
+    /// The last entry that was told, and its chain hash if it is known.
+    pub fn cursor(&self) -> (u64, Option<ChainHash>) {
+        (self.seq, self.chain)
+    }
+
     /// The next thing to tell. Waits until there is one. An error ends the subscription.
     pub async fn next(&mut self) -> Result<Event, GatewayError> {
         if let Some(error) = self.told_pruned.take() {

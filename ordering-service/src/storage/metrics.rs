@@ -1,5 +1,7 @@
 //! The storage's metrics. Group ids and client ids are never labels.
 
+use crate::raft::types::ShardId;
+
 /// Seconds that a sync of the log took, as a histogram.
 pub const FSYNC_SECONDS: &str = "concordat_storage_fsync_seconds";
 /// Changes that one sync made durable, as a histogram.
@@ -31,6 +33,15 @@ pub const DESCRIPTIONS: [(&str, &str); 9] = [
     (INBOX_DROPPED_TOTAL, "counter: Welcomes dropped because a client's inbox was full, by shard"),
     (SNAPSHOT_BYTES_TOTAL, "counter: snapshot bytes, by shard and direction (sent, received)"),
 ];
+
+/// A shard is opened: what comes late or never is there from the start, with zero.
+pub(crate) fn begin(shard: ShardId) {
+    for direction in ["sent", "received"] {
+        let labels = [("shard", shard.to_string()), ("direction", direction.to_owned())];
+        ::metrics::counter!(SNAPSHOT_BYTES_TOTAL, &labels).increment(0);
+    }
+    ::metrics::counter!(INBOX_DROPPED_TOTAL, "shard" => shard.to_string()).increment(0);
+}
 
 /// Registers the descriptions with the recorder of this process.
 pub fn describe() {

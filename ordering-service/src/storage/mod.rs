@@ -236,6 +236,7 @@ impl Inner {
             self.head_cache_groups,
         )?);
         self.sweeper.register(shard, state.clone());
+        metrics::begin(shard);
         shards.insert(shard, state.clone());
         Ok(state)
     }

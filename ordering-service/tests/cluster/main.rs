@@ -9,6 +9,7 @@ mod joining;
 mod membership;
 mod reads;
 mod retention;
+mod services;
 mod submit;
 mod subscribe;
 mod support;

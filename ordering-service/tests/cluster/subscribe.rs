@@ -3,12 +3,13 @@
 use crate::support::{Cluster, SHARD, Subscriber, commit, create, encode, id, welcome};
 use bytes::Bytes;
 use concordat_proto::{
-    log::v1::Reason,
+    log::v1::{CanonicalCursor, Reason},
     ordering::v1::{
-        AckWelcomes, FollowInbox, ReadInboxRequest, SubscribeRequest, command::Command, outcome::Outcome,
-        subscribe_request::Request, subscribe_response::Response,
+        AckWelcomes, Ended, FollowInbox, ReadInboxRequest, SubscribeRequest, command::Command, ended,
+        outcome::Outcome, subscribe_request::Request, subscribe_response::Response,
     },
 };
+use service_kit::status::reason;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_node_shows_the_same_log_from_any_place() {
@@ -150,5 +151,40 @@ async fn a_welcome_reaches_the_inbox_of_its_client_on_every_node() {
     let outcome = cluster.submit(SHARD, encode(Command::AckWelcomes(ack))).await;
     assert!(matches!(outcome, Outcome::WelcomesAcked(_)), "{outcome:?}");
     assert!(cluster.ordering(3).await.read_inbox(request).await.unwrap().into_inner().welcomes.is_empty());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopping_node_says_where_its_readers_go_on() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.group_with("moving", 5).await;
+    let mut read = Vec::new();
+    let mut place = CanonicalCursor::default();
+    for node in 1..=3 {
+        let mut subscriber = Subscriber::open(cluster.ordering(node).await).await;
+        subscriber.follow(7, "moving", place.seq, place.chain_hash.clone()).await;
+        let from = place.seq;
+        cluster.submit(SHARD, commit("moving", 5 + 2 * (node - 1), b"c")).await;
+        cluster.submit(SHARD, commit("moving", 6 + 2 * (node - 1), b"c")).await;
+        read.extend(subscriber.entries(from, 6 + 2 * (node - 1)).await);
+        let stopping = cluster.stop_node(node);
+        let ending = async {
+            loop {
+                match subscriber.next().await {
+                    (7, Response::Entries(entries)) => read.extend(entries.entries),
+                    (7, Response::Ended(Ended { place: Some(ended::Place::Group(place)) })) => return place,
+                    (7, Response::CaughtUp(_)) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        place = tokio::join!(stopping, ending).1;
+        assert_eq!(place.seq, read.last().unwrap().seq);
+        assert_eq!(place.chain_hash, read.last().unwrap().chain_hash);
+        let status = subscriber.responses.message().await.unwrap_err();
+        assert_eq!(reason(&status).as_deref(), Some("NO_QUORUM"));
+        cluster.start_node(node).await;
+    }
+    assert!(read.iter().map(|entry| entry.seq).eq(1..=read.len() as u64), "no gap, no repetition");
     cluster.stop().await;
 }

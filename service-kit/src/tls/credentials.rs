@@ -68,6 +68,7 @@ impl Credentials {
     ) -> Result<Self, TlsError> {
         let contents = files.read()?;
         let configs = build(&files, &contents, clock.now_ms())?;
+        metrics::begin(usage);
         metrics::expiry(usage, configs.expires_at);
         let (publish, current) = watch::channel(Arc::new(configs));
         let reloader = Reloader { usage, files, clock, seen: contents, publish };

@@ -20,6 +20,16 @@ pub fn describe() {
     }
 }
 
+/// Credentials are in use: what they may never need is there from the start, with zero.
+pub(super) fn begin(usage: &'static str) {
+    for result in ["published", "refused"] {
+        counter!(RELOADS, "use" => usage, "result" => result).increment(0);
+    }
+    for result in ["done", "refused", "timeout"] {
+        counter!(HANDSHAKES, "result" => result).increment(0);
+    }
+}
+
 pub(super) fn expiry(usage: &'static str, seconds: u64) {
     gauge!(EXPIRY, "use" => usage).set(seconds as f64);
 }

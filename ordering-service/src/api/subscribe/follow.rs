@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use concordat_proto::{
-    log::v1::{Entry, Head as WireHead, PendingWelcome, Pruned, Reason, Refused},
-    ordering::v1::{Entries, FollowGroup, FollowInbox, Welcomes, subscribe_response::Response},
+    log::v1::{
+        CanonicalCursor, Entry, Head as WireHead, InboxCursor, PendingWelcome, Pruned, Reason, Refused,
+        ShardPosition,
+    },
+    ordering::v1::{Ended, Entries, FollowGroup, FollowInbox, Welcomes, ended, subscribe_response::Response},
 };
 use group_log::ChainHash;
 
@@ -41,6 +44,8 @@ enum Place {
     Group {
         shard: SharedShard,
         seq: u64,
+        /// Chain hash of the entry `seq`; empty if none was read or given.
+        chain: Bytes,
         caught_up: bool,
     },
     Inbox {
@@ -104,6 +109,22 @@ impl Follow {
         }
     }
 
+    /// Everything up to here was sent.
+    pub(crate) fn ended(&self) -> Response {
+        let place = match &self.place {
+            Place::Start { seq, chain } => ended::Place::Group(CanonicalCursor::new(*seq, *chain)),
+            Place::Group { seq, chain, .. } => {
+                ended::Place::Group(CanonicalCursor { seq: *seq, chain_hash: chain.clone() })
+            }
+            Place::Inbox { positions } => {
+                let positions = positions.iter();
+                let positions = positions.map(|(&shard, &position)| ShardPosition { shard, position });
+                ended::Place::Inbox(InboxCursor { positions: positions.collect() })
+            }
+        };
+        Response::Ended(Ended { place: Some(place) })
+    }
+
     /// Reads the next page. Blocks for reads of the disk.
     pub(crate) fn read(self, node: &Arc<Node>) -> Page {
         let (confirmed, key) = (self.confirmed, self.key.clone());
@@ -124,7 +145,8 @@ impl Follow {
             let shards = node.readable()?;
             let (shard, head) = find::group(shards, &self.key)?.ok_or_else(find::not_found)?;
             find::check_cursor(shard.reader(), &self.key, &head, seq, chain)??;
-            self.place = Place::Group { shard, seq, caught_up: false };
+            let chain = chain.map(|chain| chain.to_bytes()).unwrap_or_default();
+            self.place = Place::Group { shard, seq, chain, caught_up: false };
         }
         match &self.place {
             Place::Inbox { .. } => self.read_inbox(node),
@@ -133,7 +155,7 @@ impl Follow {
     }
 
     fn read_group(mut self) -> Result<Page, ApiError> {
-        let Place::Group { shard, seq, caught_up } = &mut self.place else {
+        let Place::Group { shard, seq, chain, caught_up } = &mut self.place else {
             return Err(ApiError::Precondition("the group is not located yet".into()));
         };
         // The head is read first: what is applied in between leaves another mark.
@@ -145,6 +167,7 @@ impl Follow {
                 shard.reader().entries(&self.key, *seq, limits::SUBSCRIBE_ENTRIES, limits::ENTRIES_BYTES)?;
             let last = check_order(*seq, &entries)?;
             *seq = last;
+            *chain = entries.last().map(|entry| entry.chain_hash.clone()).unwrap_or_default();
             count = entries.len() as u64;
             bytes = entries.iter().map(prost::Message::encoded_len).sum();
             responses.push(Response::Entries(Entries { entries }));

@@ -12,9 +12,11 @@ use concordat_proto::ordering::v1::{
     SubscribeRequest, SubscribeResponse, subscribe_request::Request, subscribe_response::Response,
 };
 use futures::{Stream, StreamExt, future::BoxFuture};
+use service_kit::status::StatusBuilder;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use self::follow::{Follow, Next, Page};
 use super::{find::blocking, linearize::linearize};
@@ -95,7 +97,11 @@ impl Subscriber {
         let (stop, out, marks) = (self.node.stop.clone(), self.out.clone(), self.marks.clone());
         loop {
             let served = tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {
+                    // A reader that does not read goes on from what it has.
+                    let _ = timeout(limits::SUBSCRIBE_END, self.end()).await;
+                    return;
+                }
                 () = out.closed() => return,
                 Some(request) = requests.next() => match request {
                     Ok(request) => self.take(request).await,
@@ -109,6 +115,18 @@ impl Subscriber {
                 return;
             }
         }
+    }
+
+    /// Says of everything that is followed where it ends.
+    async fn end(&self) -> Result<(), Status> {
+        for (id, follow) in &self.follows {
+            send(&self.out, *id, vec![follow.ended()]).await?;
+        }
+        let message = "this node stops: go on at another node, from the places that were named";
+        let stopping =
+            StatusBuilder::new(Code::Unavailable, "NO_QUORUM", message).retry_after(limits::NO_LEADER_RETRY);
+        let _ = self.out.send(Err(stopping.build())).await;
+        Ok(())
     }
 
     async fn take(&mut self, request: SubscribeRequest) -> Result<(), Status> {
