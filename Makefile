@@ -54,7 +54,8 @@ search: ready ## Search the fork rules for about half an hour instead of a minut
 		$(CARGO) test --release --locked -p group-log --test forks search -- --nocapture
 
 .PHONY: chart
-chart: ## Check the Helm chart, its alerts and dashboards, and the Dockerfile; installs the tools for it
+chart: ready ## Check the Helm chart, its alerts and dashboards, and the Dockerfile; installs the tools for it
+	$(CARGO) build --release --locked --workspace --bins
 	@scripts/chart-tools.sh >/dev/null
 	helm/test.sh --all
 

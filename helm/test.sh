@@ -51,6 +51,19 @@ if has helm "lint, templates, refusals"; then
     done
     python tests/objects.py "$work" || fail "the objects are not what they promise"
     ok
+    # The settings that the chart writes are settings that the programs take.
+    bin=${CARGO_TARGET_DIR:-../target}/release
+    if [[ -x $bin/ordering-service && -x $bin/mls-gateway ]]; then
+      for objects in "$work"/*.install.yaml; do
+        python tests/settings.py "$objects" "$bin" || fail "$(basename "$objects"): a program refuses its settings"
+      done
+      ok
+    elif [[ $all == yes ]]; then
+      fail "the programs are not built, so their settings cannot be checked; run make build"
+    else
+      echo "chart: skipped, because the programs are not built: whether they take the chart's settings (make build builds them)"
+      skipped=$((skipped + 1))
+    fi
   fi
 fi
 
@@ -63,6 +76,18 @@ if has promtool "alert rules and their tests"; then
   done
   ok
 fi
+
+# One version everywhere.
+said() { sed -n "s/$1/\\1/p" "$2" | head -1; }
+version=$(said '^version = "\(.*\)"' ../Cargo.toml)
+[[ $(said '^appVersion: "\(.*\)"' concordat/Chart.yaml) == "$version" ]] || fail "the chart's appVersion is not the workspace's $version"
+[[ $(said '^ARG VERSION=\(.*\)' ../Dockerfile) == "$version" ]] || fail "the Dockerfile's VERSION is not the workspace's $version"
+rust=$(said '^rust-version = "\(.*\)"' ../Cargo.toml)
+[[ $(said '^FROM rust:\([0-9.]*\)-.*' ../Dockerfile) == "$rust" ]] || fail "the Dockerfile does not build with Rust $rust, the workspace's"
+for program in $(sed -n 's/.*command: \[\([a-z-]*\),.*/\1/p' concordat/templates/*.yaml) mls-client; do
+  grep -q "release/$program" ../Dockerfile || fail "the chart runs $program, which is not in the image"
+done
+ok
 
 if has hadolint "the Dockerfile"; then
   hadolint --failure-threshold info ../Dockerfile || fail "the Dockerfile has findings"

@@ -17,7 +17,7 @@ use concordat_proto::{
 use futures::{StreamExt, future::join_all};
 use mls_client::{
     CallError, Client, ClientId, Committed, DEFAULT_CIPHERSUITE, Error, EventKind, GroupId, GrpcTransport,
-    Identity, NewGroup, Options, Randomness, Status, Store, Transport,
+    Identity, LeftReason, NewGroup, Options, Randomness, Status, Store, Transport,
 };
 use mls_gateway::server::{Gateway, Parts};
 use ordering_service::{config::Config, dev::DevCluster, server::Seams};
@@ -174,7 +174,8 @@ async fn a_member_that_was_removed_while_it_was_away_does_not_come_back_by_itsel
     let seen = bob.group(&group).unwrap().seq;
     ann.remove(&group, &[id("bob")]).await.unwrap();
     until_gone(&service, &ann, &group, seen + 1).await;
-    assert!(bob.sync(&group).await.is_err());
+    assert!(matches!(bob.sync(&group).await, Err(Error::NotMember(_))));
+    assert_eq!(bob.group(&group).unwrap().status, Status::Left(LeftReason::RemovedUnseen));
     assert_eq!(ann.sync(&group).await.unwrap().members, [b"ann".to_vec()]);
     service.stop().await;
 }

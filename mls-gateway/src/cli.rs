@@ -9,7 +9,7 @@ use service_kit::{
     net::{Incoming, SharedNetwork, tcp_network},
     resolve::routed,
     rng::Randomness,
-    settings::{layered, printed},
+    settings::Given,
     shutdown::signal,
     telemetry,
 };
@@ -39,26 +39,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve clients, in front of a cluster of ordering nodes.
-    Serve(Box<Serve>),
+    Serve(Box<Given<Settings>>),
     /// Run a whole cluster of three nodes and a gateway in this process, on loopback.
     Dev(Dev),
     /// Serve DiMLS groups alone, without any ordering node, together with other gateways that are reached now and then.
     Mesh(Box<mesh::cli::Mesh>),
-}
-
-/// How to serve. Every setting can also be given in the environment, as its help names it, or in a file: flags stand over the
-/// environment, and that over the file.
-#[derive(Debug, Args)]
-pub struct Serve {
-    /// A TOML file with settings; its keys are the flags' names with `_` for `-`.
-    #[arg(long, env = "CONCORDAT_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print the settings that are in force, as such a file, and exit.
-    #[arg(long)]
-    pub print_config: bool,
-    /// What is set by flags and the environment.
-    #[command(flatten)]
-    pub settings: Settings,
 }
 
 /// How to run a cluster of one's own.
@@ -79,7 +64,7 @@ impl Cli {
     /// Runs until the process is told to stop.
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
-            Command::Serve(serve) => serve.run().await,
+            Command::Serve(serve) => run_gateway(*serve).await,
             Command::Mesh(mesh) => mesh.run().await,
             Command::Dev(dev) => {
                 telemetry::init(dev.log_json, LOG_FILTER)?;
@@ -89,49 +74,42 @@ impl Cli {
     }
 }
 
-impl Serve {
-    async fn run(self) -> anyhow::Result<()> {
-        let settings = layered(&Settings::defaults(), self.config.as_deref(), &self.settings)?;
-        if self.print_config {
-            print!("{}", printed(&settings)?);
-            settings.config()?;
-            return Ok(());
-        }
-        telemetry::init(settings.log_json.unwrap_or_default(), LOG_FILTER)?;
-        let config = settings.config()?;
-        let network = routed(tcp_network(), config.routes);
-        let secured = Secured::new(network.clone(), &config.tls, &config.clients)?;
-        let incoming = listen(&secured.clients, "API", &config.listen, secured.is_insecure()).await?;
-        let admin = listen(&network, "admin", &config.admin_listen, secured.is_insecure()).await?;
-        let relay = match &config.relay_listen {
-            Some(address) => Some(listen(&secured.gateways, "relay", address, secured.is_insecure()).await?),
-            None => None,
-        };
-        let mut parts = Parts::new(config.ordering, incoming, secured.nodes, Randomness::from_os());
-        parts.admin = Some(admin);
-        parts.members_only = !secured.gatekeeper.is_open();
-        parts.quotas = config.quotas;
-        parts.authenticator = secured.authenticator;
-        parts.dimls = config.data_dir.as_ref().map(|data_dir| DimlsParts {
-            bounds: config.mesh_bounds,
-            // What serves as a relay also has the streams of DiMLS groups.
-            peers: config.relay.iter().chain(&config.mesh_peers).cloned().collect(),
-            ..DimlsParts::new(data_dir.join("dimls"))
-        });
-        parts.demls = config.data_dir.map(|data_dir| DemlsParts {
-            times: Times::of(config.profile),
-            relay,
-            peers: config.relay,
-            network: Some(secured.gateways),
-            gatekeeper: secured.gatekeeper,
-            ..DemlsParts::new(data_dir)
-        });
-        let gateway = Gateway::start(parts)?;
-        tracing::info!(address = %gateway.address(), "serving clients");
-        until_told_to_stop(&gateway).await?;
-        gateway.stop().await;
-        Ok(())
-    }
+async fn run_gateway(given: Given<Settings>) -> anyhow::Result<()> {
+    let Some(settings) = given.in_force(&Settings::defaults(), Settings::config)? else { return Ok(()) };
+    telemetry::init(settings.log_json.unwrap_or_default(), LOG_FILTER)?;
+    let config = settings.config()?;
+    let network = routed(tcp_network(), config.routes);
+    let secured = Secured::new(network.clone(), &config.tls, &config.clients)?;
+    let incoming = listen(&secured.clients, "API", &config.listen, secured.is_insecure()).await?;
+    let admin = listen(&network, "admin", &config.admin_listen, secured.is_insecure()).await?;
+    let relay = match &config.relay_listen {
+        Some(address) => Some(listen(&secured.gateways, "relay", address, secured.is_insecure()).await?),
+        None => None,
+    };
+    let mut parts = Parts::new(config.ordering, incoming, secured.nodes, Randomness::from_os());
+    parts.admin = Some(admin);
+    parts.members_only = !secured.gatekeeper.is_open();
+    parts.quotas = config.quotas;
+    parts.authenticator = secured.authenticator;
+    parts.dimls = config.data_dir.as_ref().map(|data_dir| DimlsParts {
+        bounds: config.mesh_bounds,
+        // What serves as a relay also has the streams of DiMLS groups.
+        peers: config.relay.iter().chain(&config.mesh_peers).cloned().collect(),
+        ..DimlsParts::new(data_dir.join("dimls"))
+    });
+    parts.demls = config.data_dir.map(|data_dir| DemlsParts {
+        times: Times::of(config.profile),
+        relay,
+        peers: config.relay,
+        network: Some(secured.gateways),
+        gatekeeper: secured.gatekeeper,
+        ..DemlsParts::new(data_dir)
+    });
+    let gateway = Gateway::start(parts)?;
+    tracing::info!(address = %gateway.address(), "serving clients");
+    until_told_to_stop(&gateway).await?;
+    gateway.stop().await;
+    Ok(())
 }
 
 pub(crate) async fn listen(

@@ -2,13 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
 use ordering_service::raft::timing::Profile;
-use serde::{Deserialize, Serialize};
 use service_kit::{
-    limits::TLS_RELOAD_INTERVAL_SECONDS,
     resolve::Route,
-    settings::{SettingsError, check_address},
+    settings::{SettingsError, address, check_address},
     tls::TlsArgs,
 };
 
@@ -22,130 +19,101 @@ use crate::{
     secured::{ClientArgs, TOKEN_AUDIENCE},
 };
 
-/// Everything that can be set. A key of the file is the flag's name with `_` for `-`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    /// host:port where clients connect [default: 127.0.0.1:7400].
-    #[arg(long, env = "CONCORDAT_LISTEN", value_name = "HOST:PORT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen: Option<String>,
-    /// host:port of /livez, /readyz and /metrics [default: 127.0.0.1:7401].
-    #[arg(long, env = "CONCORDAT_ADMIN_LISTEN", value_name = "HOST:PORT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub admin_listen: Option<String>,
-    /// host:port of the ordering API of a node; several are better. Separate them by commas in the environment.
-    #[arg(long, env = "CONCORDAT_ORDERING", value_delimiter = ',', num_args = 1.., value_name = "HOST:PORT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ordering: Option<Vec<String>>,
-    /// Where the gateway keeps its copy of DeMLS groups, their branches and what it promised. Without it, it serves no DeMLS groups.
-    #[arg(long, env = "CONCORDAT_DATA_DIR", value_name = "DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_dir: Option<PathBuf>,
-    /// host:port where other gateways connect. Without it, they are not served.
-    #[arg(long, env = "CONCORDAT_RELAY_LISTEN", value_name = "HOST:PORT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub relay_listen: Option<String>,
-    /// host:port of the relay of another gateway, which must name this one in turn. Repeat for each; separate them by commas in the
-    /// environment.
-    #[arg(long, env = "CONCORDAT_RELAY", value_delimiter = ',', value_name = "HOST:PORT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub relay: Option<Vec<String>>,
-    /// host:port where a gateway without a cluster (`mls-gateway mesh`) listens for gateways: DiMLS groups are brought from there, as they
-    /// are from every --relay. Repeat for each; separate them by commas in the environment.
-    #[arg(long, env = "CONCORDAT_MESH_PEERS", value_delimiter = ',', value_name = "HOST:PORT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mesh_peer: Option<Vec<String>>,
-    /// Bytes kept of one member's stream of a DiMLS group [default: 64 MiB]. Beyond that its oldest items are dropped.
-    #[arg(long, env = "CONCORDAT_MESH_STREAM_BYTES", value_name = "BYTES")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mesh_stream_bytes: Option<u64>,
-    /// Bytes kept of all DiMLS groups [default: 8 GiB]. Beyond that the largest stream loses its oldest items.
-    #[arg(long, env = "CONCORDAT_MESH_TOTAL_BYTES", value_name = "BYTES")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mesh_total_bytes: Option<u64>,
-    /// How far apart the ordering nodes are, as they are told it: lan, region or wan [default: lan]. It decides how soon a DeMLS group
-    /// carries on without a quorum.
-    #[arg(long, env = "CONCORDAT_PROFILE", value_name = "PROFILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub profile: Option<String>,
-    /// Reach an ordering node's or gateway's address in another way than it is known by, such as through a forwarded port. Repeat for each; separate
-    /// them by commas in the environment.
-    #[arg(long, env = "CONCORDAT_RESOLVE", value_delimiter = ',', value_name = "ADDRESS=INSTEAD")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resolve: Option<Vec<Route>>,
-    /// This process's certificate (PEM), with its intermediates. Its SAN URI spiffe://DOMAIN/concordat/ROLE/NAME says who it is.
-    #[arg(long, env = "CONCORDAT_TLS_CERT", value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_cert: Option<PathBuf>,
-    /// The certificate's key (PEM).
-    #[arg(long, env = "CONCORDAT_TLS_KEY", value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_key: Option<PathBuf>,
-    /// The CAs whose certificates are taken (PEM).
-    #[arg(long, env = "CONCORDAT_TLS_CA", value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_ca: Option<PathBuf>,
-    /// How often to look whether certificates and keys have changed, in seconds [default: 30].
-    #[arg(long, env = "CONCORDAT_TLS_RELOAD_SECONDS", value_name = "SECONDS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_reload_seconds: Option<u64>,
-    /// Serve without TLS and believe what callers say about who they are. Loopback only.
-    #[arg(long, env = "CONCORDAT_INSECURE_DEV", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub insecure_dev: Option<bool>,
-    /// The certificate shown to clients (PEM), if not --tls-cert: one that they trust without knowing the cluster's CA.
-    #[arg(long, env = "CONCORDAT_CLIENT_TLS_CERT", value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client_tls_cert: Option<PathBuf>,
-    /// That certificate's key (PEM).
-    #[arg(long, env = "CONCORDAT_CLIENT_TLS_KEY", value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client_tls_key: Option<PathBuf>,
-    /// Public keys that sign clients' tokens: a JWKS, or PEM. Without it clients need certificates.
-    #[arg(long, env = "CONCORDAT_TOKEN_KEYS", value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_keys: Option<PathBuf>,
-    /// The audience (aud) that clients' tokens must be for [default: concordat].
-    #[arg(long, env = "CONCORDAT_TOKEN_AUDIENCE", value_name = "NAME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_audience: Option<String>,
-    /// Entries that one client may submit a second at this gateway [default: 5000].
-    #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_ENTRIES", value_name = "NUMBER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota_client_entries: Option<u64>,
-    /// Bytes of entries that one client may submit a second [default: 16777216].
-    #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_BYTES", value_name = "NUMBER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota_client_bytes: Option<u64>,
-    /// Entries that one group takes a second [default: 20000].
-    #[arg(long, env = "CONCORDAT_QUOTA_GROUP_ENTRIES", value_name = "NUMBER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota_group_entries: Option<u64>,
-    /// Bytes of entries that one group takes a second [default: 67108864].
-    #[arg(long, env = "CONCORDAT_QUOTA_GROUP_BYTES", value_name = "NUMBER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota_group_bytes: Option<u64>,
-    /// Calls by which one client may read a second [default: 2000].
-    #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_READS", value_name = "NUMBER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota_client_reads: Option<u64>,
-    /// KeyPackages that one client may claim a second [default: 50].
-    #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_CLAIMS", value_name = "NUMBER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota_client_claims: Option<u64>,
-    /// Streams (subscriptions, submissions, Welcomes) that one client may hold open [default: 1000].
-    #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_STREAMS", value_name = "NUMBER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota_client_streams: Option<u64>,
-    /// Subscriptions that one group may have open at this gateway [default: 50000].
-    #[arg(long, env = "CONCORDAT_QUOTA_GROUP_SUBSCRIPTIONS", value_name = "NUMBER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota_group_subscriptions: Option<u64>,
-    /// Log JSON instead of text. CONCORDAT_LOG sets the filter.
-    #[arg(long, env = "CONCORDAT_LOG_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_json: Option<bool>,
+service_kit::settings! {
+    /// Everything that can be set. A key of the file is the flag's name with `_` for `-`.
+    pub struct Settings {
+        /// host:port where clients connect [default: 127.0.0.1:7400].
+        #[arg(long, env = "CONCORDAT_LISTEN", value_name = "HOST:PORT")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub listen: Option<String>,
+        /// host:port of /livez, /readyz and /metrics [default: 127.0.0.1:7401].
+        #[arg(long, env = "CONCORDAT_ADMIN_LISTEN", value_name = "HOST:PORT")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub admin_listen: Option<String>,
+        /// host:port of the ordering API of a node; several are better. Separate them by commas in the environment.
+        #[arg(long, env = "CONCORDAT_ORDERING", value_delimiter = ',', num_args = 1.., value_name = "HOST:PORT")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub ordering: Option<Vec<String>>,
+        /// Where the gateway keeps its copy of DeMLS groups, their branches and what it promised. Without it, it serves no DeMLS groups.
+        #[arg(long, env = "CONCORDAT_DATA_DIR", value_name = "DIR")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub data_dir: Option<PathBuf>,
+        /// host:port where other gateways connect. Without it, they are not served.
+        #[arg(long, env = "CONCORDAT_RELAY_LISTEN", value_name = "HOST:PORT")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub relay_listen: Option<String>,
+        /// host:port of the relay of another gateway, which must name this one in turn. Repeat for each; separate them by commas in the
+        /// environment.
+        #[arg(long, env = "CONCORDAT_RELAY", value_delimiter = ',', value_name = "HOST:PORT")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub relay: Option<Vec<String>>,
+        /// host:port where a gateway without a cluster (`mls-gateway mesh`) listens for gateways: DiMLS groups are brought from there, as they
+        /// are from every --relay. Repeat for each; separate them by commas in the environment.
+        #[arg(long, env = "CONCORDAT_MESH_PEERS", value_delimiter = ',', value_name = "HOST:PORT")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub mesh_peer: Option<Vec<String>>,
+        /// Bytes kept of one member's stream of a DiMLS group [default: 64 MiB]. Beyond that its oldest items are dropped.
+        #[arg(long, env = "CONCORDAT_MESH_STREAM_BYTES", value_name = "BYTES")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub mesh_stream_bytes: Option<u64>,
+        /// Bytes kept of all DiMLS groups [default: 8 GiB]. Beyond that the largest stream loses its oldest items.
+        #[arg(long, env = "CONCORDAT_MESH_TOTAL_BYTES", value_name = "BYTES")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub mesh_total_bytes: Option<u64>,
+        /// How far apart the ordering nodes are, as they are told it: lan, region or wan [default: lan]. It decides how soon a DeMLS group
+        /// carries on without a quorum.
+        #[arg(long, env = "CONCORDAT_PROFILE", value_name = "PROFILE")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub profile: Option<String>,
+        /// The certificate shown to clients (PEM), if not --tls-cert: one that they trust without knowing the cluster's CA.
+        #[arg(long, env = "CONCORDAT_CLIENT_TLS_CERT", value_name = "FILE")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub client_tls_cert: Option<PathBuf>,
+        /// That certificate's key (PEM).
+        #[arg(long, env = "CONCORDAT_CLIENT_TLS_KEY", value_name = "FILE")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub client_tls_key: Option<PathBuf>,
+        /// Public keys that sign clients' tokens: a JWKS, or PEM. Without it clients need certificates.
+        #[arg(long, env = "CONCORDAT_TOKEN_KEYS", value_name = "FILE")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub token_keys: Option<PathBuf>,
+        /// The audience (aud) that clients' tokens must be for [default: concordat].
+        #[arg(long, env = "CONCORDAT_TOKEN_AUDIENCE", value_name = "NAME")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub token_audience: Option<String>,
+        /// Entries that one client may submit a second at this gateway [default: 5000].
+        #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_ENTRIES", value_name = "NUMBER")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub quota_client_entries: Option<u64>,
+        /// Bytes of entries that one client may submit a second [default: 16777216].
+        #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_BYTES", value_name = "NUMBER")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub quota_client_bytes: Option<u64>,
+        /// Entries that one group takes a second [default: 20000].
+        #[arg(long, env = "CONCORDAT_QUOTA_GROUP_ENTRIES", value_name = "NUMBER")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub quota_group_entries: Option<u64>,
+        /// Bytes of entries that one group takes a second [default: 67108864].
+        #[arg(long, env = "CONCORDAT_QUOTA_GROUP_BYTES", value_name = "NUMBER")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub quota_group_bytes: Option<u64>,
+        /// Calls by which one client may read a second [default: 2000].
+        #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_READS", value_name = "NUMBER")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub quota_client_reads: Option<u64>,
+        /// KeyPackages that one client may claim a second [default: 50].
+        #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_CLAIMS", value_name = "NUMBER")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub quota_client_claims: Option<u64>,
+        /// Streams (subscriptions, submissions, Welcomes) that one client may hold open [default: 1000].
+        #[arg(long, env = "CONCORDAT_QUOTA_CLIENT_STREAMS", value_name = "NUMBER")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub quota_client_streams: Option<u64>,
+        /// Subscriptions that one group may have open at this gateway [default: 50000].
+        #[arg(long, env = "CONCORDAT_QUOTA_GROUP_SUBSCRIPTIONS", value_name = "NUMBER")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub quota_group_subscriptions: Option<u64>,
+    }
 }
 
 /// Checked settings.
@@ -185,33 +153,11 @@ impl Settings {
         Self {
             listen: Some("127.0.0.1:7400".into()),
             admin_listen: Some("127.0.0.1:7401".into()),
-            ordering: None,
-            data_dir: None,
-            relay_listen: None,
-            relay: None,
-            mesh_peer: None,
             mesh_stream_bytes: Some(STREAM_BYTES_MAX),
             mesh_total_bytes: Some(TOTAL_BYTES_MAX),
             profile: Some(Profile::default().to_string()),
-            resolve: None,
-            tls_cert: None,
-            tls_key: None,
-            tls_ca: None,
-            tls_reload_seconds: Some(TLS_RELOAD_INTERVAL_SECONDS),
-            insecure_dev: Some(false),
-            client_tls_cert: None,
-            client_tls_key: None,
-            token_keys: None,
             token_audience: Some(TOKEN_AUDIENCE.into()),
-            quota_client_entries: None,
-            quota_client_bytes: None,
-            quota_group_entries: None,
-            quota_group_bytes: None,
-            quota_client_reads: None,
-            quota_client_claims: None,
-            quota_client_streams: None,
-            quota_group_subscriptions: None,
-            log_json: Some(false),
+            ..Self::common_defaults()
         }
     }
 
@@ -243,24 +189,6 @@ impl Settings {
             *count = fits.ok_or_else(|| SettingsError::value(key, "at least 1", set))?;
         }
         Ok(quotas)
-    }
-
-    /// Certificates.
-    ///
-    /// # Errors
-    /// A value that makes no sense; its key is named.
-    pub fn tls(&self) -> Result<TlsArgs, SettingsError> {
-        let tls_reload_seconds = self.tls_reload_seconds.unwrap_or(TLS_RELOAD_INTERVAL_SECONDS);
-        if tls_reload_seconds == 0 {
-            return Err(SettingsError::value("tls_reload_seconds", "at least 1", 0));
-        }
-        Ok(TlsArgs {
-            tls_cert: self.tls_cert.clone(),
-            tls_key: self.tls_key.clone(),
-            tls_ca: self.tls_ca.clone(),
-            tls_reload_seconds,
-            insecure_dev: self.insecure_dev.unwrap_or_default(),
-        })
     }
 
     /// The configuration that they come to.
@@ -334,12 +262,6 @@ impl Settings {
             quotas,
         })
     }
-}
-
-fn address(key: &'static str, value: Option<String>) -> Result<String, SettingsError> {
-    let value = value.unwrap_or_default();
-    check_address(key, &value)?;
-    Ok(value)
 }
 
 #[cfg(test)]

@@ -2,15 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
 use group_log::Retention;
-use serde::{Deserialize, Serialize};
-use service_kit::{
-    limits::TLS_RELOAD_INTERVAL_SECONDS,
-    resolve::Route,
-    settings::{SettingsError, check_address},
-    tls::TlsArgs,
-};
+use service_kit::settings::{SettingsError, address, check_address, need, positive};
 
 use crate::{
     branches::Waits,
@@ -20,127 +13,92 @@ use crate::{
     retention::Keeping,
 };
 
-/// Everything that can be set. A key of the file is the flag's name with `_` for `-`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    /// This node's number: at least 1, and never used twice in a cluster. Without one it is drawn at random when the data directory
-    /// is begun, and kept there: a lost disk comes back as another node.
-    #[arg(long, env = "CONCORDAT_NODE_ID")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub node_id: Option<u64>,
-    /// Where the data lives; created if it does not exist.
-    #[arg(long, env = "CONCORDAT_DATA_DIR", value_name = "DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_dir: Option<PathBuf>,
-    /// Where gateways and operators connect [default: 127.0.0.1:7100].
-    #[arg(long, env = "CONCORDAT_LISTEN", value_name = "HOST:PORT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen: Option<String>,
-    /// Where the other nodes connect [default: 127.0.0.1:7200].
-    #[arg(long, env = "CONCORDAT_PEER_LISTEN", value_name = "HOST:PORT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub peer_listen: Option<String>,
-    /// Where /livez, /readyz and /metrics are served (HTTP) [default: 127.0.0.1:7300].
-    #[arg(long, env = "CONCORDAT_ADMIN_LISTEN", value_name = "HOST:PORT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub admin_listen: Option<String>,
-    /// Become a member without an operator: ask one of these nodes (their --peer-listen addresses) until one agrees. A member that
-    /// had this node's peer address before is taken for lost, and removed. Separate them by commas in the environment.
-    #[arg(long, env = "CONCORDAT_JOIN", value_delimiter = ',', num_args = 1.., value_name = "HOST:PORT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub join: Option<Vec<String>>,
-    /// With --join: where gateways and operators reach this node [default: as --listen].
-    #[arg(long, env = "CONCORDAT_ADVERTISE", value_name = "HOST:PORT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub advertise: Option<String>,
-    /// With --join: where the other nodes reach this node [default: as --peer-listen].
-    #[arg(long, env = "CONCORDAT_ADVERTISE_PEER", value_name = "HOST:PORT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub advertise_peer: Option<String>,
-    /// With --join: the place with its own network that this node stands in.
-    #[arg(long, env = "CONCORDAT_SITE", value_name = "NAME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub site: Option<String>,
-    /// How far apart the nodes are: lan (round trips of at most 2 ms), region (30 ms) or wan (200 ms). The same at every node
-    /// [default: lan].
-    #[arg(long, env = "CONCORDAT_TIMING")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timing: Option<Profile>,
-    /// Take a snapshot when a shard's log has grown by so many entries [default: 200000].
-    #[arg(long, env = "CONCORDAT_SNAPSHOT_EVERY", value_name = "ENTRIES")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub snapshot_every: Option<u64>,
-    /// Keep so many entries that a snapshot covers, so that a node that was away briefly catches up without one
-    /// [default: 100000].
-    #[arg(long, env = "CONCORDAT_KEEP_ENTRIES", value_name = "ENTRIES")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub keep_entries: Option<u64>,
-    /// End a collection of branches after so many milliseconds, whichever gateways have not reported [default: 10000].
-    #[arg(long, env = "CONCORDAT_COLLECT_MS", value_name = "MS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub collect_ms: Option<u64>,
-    /// Stop waiting for a gateway that nobody has seen for so many hours; 0 for never. What it still holds comes late [default: 168].
-    #[arg(long, env = "CONCORDAT_EVICT_AFTER_HOURS", value_name = "HOURS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub evict_after_hours: Option<u64>,
-    /// Keep so many of each group's newest entries; 0 for all. Readers whose place is gone come back by an external commit
-    /// [default: 0].
-    #[arg(long, env = "CONCORDAT_RETAIN_ENTRIES", value_name = "ENTRIES")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retain_entries: Option<u64>,
-    /// Keep each group's entries for so many hours; 0 for ever [default: 0].
-    #[arg(long, env = "CONCORDAT_RETAIN_HOURS", value_name = "HOURS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retain_hours: Option<u64>,
-    /// Look for what is not to be kept any longer every so many seconds [default: 60].
-    #[arg(long, env = "CONCORDAT_RETAIN_CHECK_SECONDS", value_name = "SECONDS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retain_check_seconds: Option<u64>,
-    /// Reach a peer's address in another way than it is known by, such as through a forwarded port. Repeat for each; separate
-    /// them by commas in the environment.
-    #[arg(long, env = "CONCORDAT_RESOLVE", value_delimiter = ',', value_name = "ADDRESS=INSTEAD")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resolve: Option<Vec<Route>>,
-    /// This process's certificate (PEM), with its intermediates. Its SAN URI spiffe://DOMAIN/concordat/ROLE/NAME says who it is.
-    #[arg(long, env = "CONCORDAT_TLS_CERT", value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_cert: Option<PathBuf>,
-    /// The certificate's key (PEM).
-    #[arg(long, env = "CONCORDAT_TLS_KEY", value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_key: Option<PathBuf>,
-    /// The CAs whose certificates are taken (PEM).
-    #[arg(long, env = "CONCORDAT_TLS_CA", value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_ca: Option<PathBuf>,
-    /// How often to look whether certificates and keys have changed, in seconds [default: 30].
-    #[arg(long, env = "CONCORDAT_TLS_RELOAD_SECONDS", value_name = "SECONDS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_reload_seconds: Option<u64>,
-    /// Serve without TLS and believe what callers say about who they are. Loopback only.
-    #[arg(long, env = "CONCORDAT_INSECURE_DEV", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub insecure_dev: Option<bool>,
-    /// One JSON object per log line.
-    #[arg(long, env = "CONCORDAT_LOG_JSON", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_json: Option<bool>,
+service_kit::settings! {
+    /// Everything that can be set. A key of the file is the flag's name with `_` for `-`.
+    pub struct Settings {
+        /// This node's number: at least 1, and never used twice in a cluster. Without one it is drawn at random when the data directory
+        /// is begun, and kept there: a lost disk comes back as another node.
+        #[arg(long, env = "CONCORDAT_NODE_ID")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub node_id: Option<u64>,
+        /// Where the data lives; created if it does not exist.
+        #[arg(long, env = "CONCORDAT_DATA_DIR", value_name = "DIR")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub data_dir: Option<PathBuf>,
+        /// Where gateways and operators connect [default: 127.0.0.1:7100].
+        #[arg(long, env = "CONCORDAT_LISTEN", value_name = "HOST:PORT")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub listen: Option<String>,
+        /// Where the other nodes connect [default: 127.0.0.1:7200].
+        #[arg(long, env = "CONCORDAT_PEER_LISTEN", value_name = "HOST:PORT")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub peer_listen: Option<String>,
+        /// Where /livez, /readyz and /metrics are served (HTTP) [default: 127.0.0.1:7300].
+        #[arg(long, env = "CONCORDAT_ADMIN_LISTEN", value_name = "HOST:PORT")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub admin_listen: Option<String>,
+        /// Become a member without an operator: ask one of these nodes (their --peer-listen addresses) until one agrees. A member that
+        /// had this node's peer address before is taken for lost, and removed. Separate them by commas in the environment.
+        #[arg(long, env = "CONCORDAT_JOIN", value_delimiter = ',', num_args = 1.., value_name = "HOST:PORT")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub join: Option<Vec<String>>,
+        /// With --join: where gateways and operators reach this node [default: as --listen].
+        #[arg(long, env = "CONCORDAT_ADVERTISE", value_name = "HOST:PORT")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub advertise: Option<String>,
+        /// With --join: where the other nodes reach this node [default: as --peer-listen].
+        #[arg(long, env = "CONCORDAT_ADVERTISE_PEER", value_name = "HOST:PORT")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub advertise_peer: Option<String>,
+        /// With --join: the place with its own network that this node stands in.
+        #[arg(long, env = "CONCORDAT_SITE", value_name = "NAME")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub site: Option<String>,
+        /// How far apart the nodes are: lan (round trips of at most 2 ms), region (30 ms) or wan (200 ms). The same at every node
+        /// [default: lan].
+        #[arg(long, env = "CONCORDAT_TIMING")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub timing: Option<Profile>,
+        /// Take a snapshot when a shard's log has grown by so many entries [default: 200000].
+        #[arg(long, env = "CONCORDAT_SNAPSHOT_EVERY", value_name = "ENTRIES")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub snapshot_every: Option<u64>,
+        /// Keep so many entries that a snapshot covers, so that a node that was away briefly catches up without one
+        /// [default: 100000].
+        #[arg(long, env = "CONCORDAT_KEEP_ENTRIES", value_name = "ENTRIES")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub keep_entries: Option<u64>,
+        /// End a collection of branches after so many milliseconds, whichever gateways have not reported [default: 10000].
+        #[arg(long, env = "CONCORDAT_COLLECT_MS", value_name = "MS")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub collect_ms: Option<u64>,
+        /// Stop waiting for a gateway that nobody has seen for so many hours; 0 for never. What it still holds comes late [default: 168].
+        #[arg(long, env = "CONCORDAT_EVICT_AFTER_HOURS", value_name = "HOURS")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub evict_after_hours: Option<u64>,
+        /// Keep so many of each group's newest entries; 0 for all. Readers whose place is gone come back by an external commit
+        /// [default: 0].
+        #[arg(long, env = "CONCORDAT_RETAIN_ENTRIES", value_name = "ENTRIES")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub retain_entries: Option<u64>,
+        /// Keep each group's entries for so many hours; 0 for ever [default: 0].
+        #[arg(long, env = "CONCORDAT_RETAIN_HOURS", value_name = "HOURS")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub retain_hours: Option<u64>,
+        /// Look for what is not to be kept any longer every so many seconds [default: 60].
+        #[arg(long, env = "CONCORDAT_RETAIN_CHECK_SECONDS", value_name = "SECONDS")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub retain_check_seconds: Option<u64>,
+    }
 }
 
 impl Settings {
     /// What holds where nothing is set. The data directory has no default.
     pub fn defaults() -> Self {
         Self {
-            node_id: None,
-            data_dir: None,
             listen: Some("127.0.0.1:7100".into()),
             peer_listen: Some("127.0.0.1:7200".into()),
             admin_listen: Some("127.0.0.1:7300".into()),
-            join: None,
-            advertise: None,
-            advertise_peer: None,
-            site: None,
             timing: Some(Profile::Lan),
             snapshot_every: Some(SNAPSHOT_EVERY),
             keep_entries: Some(limits::LOG_ENTRIES_KEPT),
@@ -149,32 +107,8 @@ impl Settings {
             retain_entries: Some(0),
             retain_hours: Some(0),
             retain_check_seconds: Some(limits::RETENTION_INTERVAL.as_secs()),
-            resolve: None,
-            tls_cert: None,
-            tls_key: None,
-            tls_ca: None,
-            tls_reload_seconds: Some(TLS_RELOAD_INTERVAL_SECONDS),
-            insecure_dev: Some(false),
-            log_json: Some(false),
+            ..Self::common_defaults()
         }
-    }
-
-    /// Certificates.
-    ///
-    /// # Errors
-    /// A value that makes no sense; its key is named.
-    pub fn tls(&self) -> Result<TlsArgs, SettingsError> {
-        let tls_reload_seconds = self.tls_reload_seconds.unwrap_or(TLS_RELOAD_INTERVAL_SECONDS);
-        if tls_reload_seconds == 0 {
-            return Err(SettingsError::value("tls_reload_seconds", "at least 1", 0));
-        }
-        Ok(TlsArgs {
-            tls_cert: self.tls_cert.clone(),
-            tls_key: self.tls_key.clone(),
-            tls_ca: self.tls_ca.clone(),
-            tls_reload_seconds,
-            insecure_dev: self.insecure_dev.unwrap_or_default(),
-        })
     }
 
     /// The configuration that they come to.
@@ -182,10 +116,6 @@ impl Settings {
     /// # Errors
     /// A value that is missing or makes no sense; its key is named.
     pub fn config(self) -> Result<Config, SettingsError> {
-        let positive = |key, value: u64| match value {
-            0 => Err(SettingsError::value(key, "at least 1", 0)),
-            value => Ok(value),
-        };
         let join = self.join()?;
         let config = Config {
             node_id: self.node_id.map(|id| positive("node_id", id)).transpose()?,
@@ -282,16 +212,6 @@ fn reachable(
         return Err(SettingsError::value(key, "an address that other nodes can reach", address));
     }
     Ok(address)
-}
-
-fn need<T>(key: &'static str, expected: &str, value: Option<T>) -> Result<T, SettingsError> {
-    value.ok_or_else(|| SettingsError::value(key, expected, "nothing"))
-}
-
-fn address(key: &'static str, value: Option<String>) -> Result<String, SettingsError> {
-    let value = need(key, "host:port", value)?;
-    check_address(key, &value)?;
-    Ok(value)
 }
 
 #[cfg(test)]

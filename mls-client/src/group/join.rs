@@ -3,7 +3,8 @@
 use group_log::{ChainHash, GroupId, GroupKind, Policy, StateId, hash};
 use openmls::prelude::tls_codec::Deserialize;
 use openmls::prelude::{
-    LeafNodeParameters, MlsGroup, MlsMessageBodyIn, MlsMessageIn, ProcessedWelcome, StagedWelcome,
+    LeafNodeParameters, MlsGroup, MlsMessageBodyIn, MlsMessageIn, ProcessedWelcome, ProposalStore,
+    PublicGroup, StagedWelcome, group_info::VerifiableGroupInfo,
 };
 use openmls_traits::OpenMlsProvider;
 
@@ -127,6 +128,9 @@ pub(crate) fn join_external(
     {
         return Err(Error::Protocol("the GroupInfo is of another group or epoch than the head".into()));
     }
+    if coming == Coming::AsMember && !has_leaf(&provider, me, group_info.clone())? {
+        return Err(Error::NotMember("it was removed while it was away".into()));
+    }
     let leaf = LeafNodeParameters::builder().with_capabilities(capabilities(me.ciphersuite())).build();
     let (mls, bundle) = MlsGroup::external_commit_builder()
         .with_config(join_config(external.policy, private_handshakes))
@@ -141,11 +145,6 @@ pub(crate) fn join_external(
         .map_err(|e| failed(&e))?
         .finalize(&provider)
         .map_err(|e| failed(&e))?;
-    let replaces_a_leaf =
-        mls.pending_commit().is_some_and(|commit| commit.remove_proposals().next().is_some());
-    if coming == Coming::AsMember && !replaces_a_leaf {
-        return Err(Error::NotMember("it was removed while it was away".into()));
-    }
     let (commit, _, group_info) = bundle.into_messages();
 
     let message = encode(&commit)?;
@@ -159,4 +158,23 @@ pub(crate) fn join_external(
     pending.group_info = group_info.as_ref().map(encode).transpose()?.unwrap_or_default();
     record.pending = Some(pending);
     Ok((state, GroupWork::begin(external.group, record, provider, mls, old)))
+}
+
+/// Whether the client has a leaf in the state that a GroupInfo describes.
+fn has_leaf(provider: &Provider, me: &Identity, group_info: VerifiableGroupInfo) -> Result<bool, Error> {
+    let failed = |e: &dyn std::fmt::Display| Error::mls("reading a GroupInfo", e);
+    let tree = group_info.extensions().ratchet_tree().map(|extension| extension.ratchet_tree().clone());
+    let tree = tree.ok_or_else(|| failed(&"it has no ratchet tree"))?;
+    // What is stored on the way is not wanted.
+    let scratch = provider.replace(Values::default());
+    let (group, _) = PublicGroup::from_external(
+        scratch.crypto(),
+        scratch.storage(),
+        tree,
+        group_info,
+        ProposalStore::new(),
+    )
+    .map_err(|e| failed(&e))?;
+    let key = me.credential().signature_key;
+    Ok(group.members().any(|member| member.signature_key == key.as_slice()))
 }

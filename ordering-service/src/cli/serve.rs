@@ -1,16 +1,8 @@
 //! `ordering-service serve`.
 
-use std::path::PathBuf;
-
 use anyhow::bail;
-use clap::Args;
 use service_kit::{
-    loopback::loopback_address,
-    resolve::routed,
-    settings::{layered, printed},
-    shutdown::signal,
-    telemetry,
-    tls::Role,
+    loopback::loopback_address, resolve::routed, settings::Given, shutdown::signal, telemetry, tls::Role,
 };
 
 use crate::{
@@ -18,27 +10,11 @@ use crate::{
     settings::Settings,
 };
 
-/// A node's command line. Every setting can also be given in the environment, as its help names it, or in a file: flags stand over
-/// the environment, and that over the file.
-#[derive(Debug, Args)]
-pub(super) struct Serve {
-    /// A TOML file with settings; its keys are the flags' names with `_` for `-`.
-    #[arg(long, env = "CONCORDAT_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print the settings that are in force, as such a file, and exit.
-    #[arg(long)]
-    print_config: bool,
-    #[command(flatten)]
-    settings: Settings,
-}
+/// A node's command line.
+pub(super) type Serve = Given<Settings>;
 
 pub(super) async fn run(serve: Serve) -> anyhow::Result<()> {
-    let settings = layered(&Settings::defaults(), serve.config.as_deref(), &serve.settings)?;
-    if serve.print_config {
-        print!("{}", printed(&settings)?);
-        settings.config()?;
-        return Ok(());
-    }
+    let Some(settings) = serve.in_force(&Settings::defaults(), Settings::config)? else { return Ok(()) };
     telemetry::init(settings.log_json.unwrap_or_default(), "info,openraft=error")?;
     let mut seams = Seams::system();
     seams.network = routed(seams.network, settings.resolve.clone().unwrap_or_default());

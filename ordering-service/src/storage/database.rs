@@ -219,6 +219,13 @@ impl Database {
             .map_err(|error| StorageError::database(&format!("flushing column family {name}"), error))
     }
 
+    /// The same for what was deleted from a column family with a write-ahead log: deletions free room on the disk once they are in a
+    /// file themselves, and the write-ahead log once nothing needs it.
+    pub(crate) fn flush_logged(&self, name: &str) -> Result<(), StorageError> {
+        self.flush(name)?;
+        self.flush(META)
+    }
+
     fn stored_write_number(&self) -> Result<u64, StorageError> {
         let what = "the number of the newest write";
         let row = self.rocks.get_cf(&self.meta()?, WRITE_NUMBER);

@@ -118,7 +118,7 @@ impl Subscriber {
     }
 
     /// Says of everything that is followed where it ends.
-    async fn end(&self) -> Result<(), Status> {
+    async fn end(&mut self) -> Result<(), Status> {
         for (id, follow) in &self.follows {
             send(&self.out, *id, vec![follow.ended()]).await?;
         }

@@ -189,8 +189,7 @@ impl ShardState {
         })?;
         if indexes.is_empty() {
             if self.let_go.swap(false, Ordering::AcqRel) {
-                // Deletions free room on the disk once they are in a file themselves.
-                self.database.flush(&log_family(self.shard))?;
+                self.database.flush_logged(&log_family(self.shard))?;
             }
         } else {
             self.make_durable(last_command)?;

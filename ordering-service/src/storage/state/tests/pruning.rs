@@ -119,7 +119,7 @@ fn welcomes_go_with_their_commits() {
 fn records_outside_the_window_leave_the_state_too() {
     let mut machine = Machine::new(1);
     machine.apply([create("g")]);
-    let epochs = DEDUPE_WINDOW + 600;
+    let epochs = (DEDUPE_WINDOW + 600).next_multiple_of(100);
     for begin in (0..epochs).step_by(100) {
         machine.apply((begin..begin + 100).map(|epoch| commit("g", epoch, "c", &[])));
     }

@@ -3,6 +3,10 @@
 //! A service has one struct of settings, all of them optional: clap fills it from flags and the environment, serde from the file.
 //! Names are the same everywhere: `data_dir` in the file is `--data-dir` and `CONCORDAT_DATA_DIR`.
 
+mod common;
+
+pub use common::{Given, address, need, positive};
+
 use std::{
     fmt,
     path::{Path, PathBuf},
