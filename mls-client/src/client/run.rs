@@ -143,7 +143,9 @@ impl Client {
             if error.reason == Some(Reason::Pruned) {
                 match self.come_back(group).await {
                     Ok(()) => backoff.reset(),
-                    Err(Error::Call(error)) => self.pause(&mut backoff, error.retry_after).await,
+                    Err(Error::Call(error)) if error.is_temporary() => {
+                        self.pause(&mut backoff, error.retry_after).await;
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "a group whose log has moved on can not be followed any further");
                         return;

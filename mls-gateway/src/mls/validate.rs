@@ -305,7 +305,9 @@ impl Validator {
         let mut after = from;
         while after < head.seq {
             let page = match self.log.entries(group_id, after, CATCH_UP_PAGE, linearizable).await {
-                Err(error) if error.oldest_kept().is_some() => return self.rebuild(known, group_id).await,
+                Err(error) if error.oldest_kept().is_some() => {
+                    return self.rebuild(known, group_id, true).await;
+                }
                 page => page?,
             };
             let Some(last) = page.last().map(|e| e.seq) else { break };
