@@ -199,7 +199,7 @@ impl Brancher {
                         }
                     }
                     Event::CaughtUp(head) => return Some(head),
-                    Event::Entry(_) | Event::ModeChange(_) => {}
+                    Event::Entry(_) | Event::ModeChange(_) | Event::Pruned(_) => {}
                 }
             }
         };
