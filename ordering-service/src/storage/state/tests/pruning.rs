@@ -93,7 +93,10 @@ fn answers_stay_the_same_but_a_winner_that_is_gone_is_not_shown() {
     let Ok(Command { command: Some(Cmd::Group(commit)) }) = Command::decode(lost[0].clone()) else {
         panic!("a commit")
     };
-    assert_eq!(machine.reader.decided(&commit, machine.at_ms).unwrap().unwrap().outcome, Some(answers[0].clone()));
+    assert_eq!(
+        machine.reader.decided(&commit, machine.at_ms).unwrap().unwrap().outcome,
+        Some(answers[0].clone())
+    );
 }
 
 #[test]
