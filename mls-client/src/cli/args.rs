@@ -165,6 +165,8 @@ pub(super) enum DgroupCommand {
     },
     /// Follow the group: shows what is said, adds who has come, and keeps the keys fresh.
     Watch,
+    /// Show the group, and how far this client has taken in the Send Group of each member.
+    Status,
 }
 
 /// The kinds of groups.

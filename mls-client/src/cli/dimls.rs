@@ -110,13 +110,45 @@ pub(super) async fn watch(args: &Args, state: &Path, id: Option<&str>) -> anyhow
     }
 }
 
+/// Shows a DGroup.
+pub(super) fn status(state: &Path, id: Option<&str>) -> anyhow::Result<()> {
+    let session = session(state, id)?;
+    let view = session.view();
+    println!("{}", hex::encode(view.id.0));
+    if let Some(by) = &view.removed_by {
+        println!("  removed by {}; ask for a new group", show::name(by.as_bytes()));
+    }
+    println!("  own Send Group in epoch {}; {} items wait to be sent", view.epoch, view.outbox);
+    for peer in &view.peers {
+        let standing = match (peer.lost, peer.in_own_group, peer.entered) {
+            _ if !view.members.contains(&peer.client) => "removed",
+            (true, ..) => "cannot be followed until it has added this client again",
+            (_, false, _) => "has not come yet",
+            (_, _, None) => "has not added this client yet",
+            _ => "reads and is read",
+        };
+        println!(
+            "  {:<16} {standing}; epoch {}, its latest update {}, taken in up to {}; {} items wait",
+            show::name(peer.client.as_bytes()),
+            peer.entered.unwrap_or_default(),
+            peer.updated,
+            peer.taken.unwrap_or_default(),
+            peer.waiting
+        );
+    }
+    Ok(())
+}
+
 fn show_event(event: &Event) {
     let name = |client: &mls_client::ClientId| show::name(client.as_bytes());
     match event {
         Event::Message(message) => println!("{}: {}", name(&message.sender), show::text(&message.body)),
         Event::Removed { member, by } => eprintln!("* {} was removed by {}", name(member), name(by)),
         Event::Lost { owner } => {
-            eprintln!("* what {} says cannot be read until its next full replacement", name(owner));
+            eprintln!(
+                "* what {} says cannot be read until it has added this client again, which it is asked for",
+                name(owner)
+            );
         }
         Event::Rejected { owner, reason, .. } => {
             eprintln!("* an item of {} was rejected: {reason}", name(owner))

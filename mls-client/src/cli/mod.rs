@@ -29,6 +29,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             return match command {
                 DgroupCommand::Join => dimls::join(&args, &state).await,
                 DgroupCommand::Send { text } => dimls::send(&args, &state, id.as_deref(), text).await,
+                DgroupCommand::Status => dimls::status(&state, id.as_deref()),
                 DgroupCommand::Watch => dimls::watch(&args, &state, id.as_deref()).await,
             };
         }

@@ -5,12 +5,14 @@ use std::{
     time::Duration,
 };
 
+use concordat_proto::log::v1::Reason;
 use futures::{StreamExt, stream::BoxStream};
 use service_kit::clock::SharedClock;
 use tokio::{
     sync::{Notify, mpsc},
     time::sleep,
 };
+use tonic::Code;
 
 use super::{
     error::DimlsError,
@@ -54,8 +56,32 @@ impl<R: Records> Shared<R> {
     }
 }
 
-/// Follows the DGroup until the session cannot be used any more, or the future is dropped. A gateway that is away is tried again for
-/// ever. `pulse` is how often the policy is asked. What happens is told to `events`; whoever does not read them misses nothing that is
+/// Why following ended.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The session cannot be used any more.
+    #[error(transparent)]
+    Session(#[from] DimlsError),
+    /// The gateway would refuse the same again.
+    #[error("the gateway refuses this client: {0}")]
+    Refused(CallError),
+}
+
+/// Whether asking again cannot help. Items that are missing at a gateway are on their way to it.
+fn is_final(error: &CallError) -> bool {
+    let refused = matches!(
+        error.code,
+        Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::Unimplemented
+    );
+    refused && error.reason != Some(Reason::EpochAhead)
+}
+
+/// Follows the DGroup until the session cannot be used any more, the gateway refuses this client, or the future is dropped. A gateway that is
+/// away is tried again for ever. `pulse` is how often the policy is asked. What happens is told to `events`; whoever does not read them misses nothing that is
 /// not stored.
 pub async fn follow<R: Records>(
     shared: Arc<Shared<R>>,
@@ -63,12 +89,13 @@ pub async fn follow<R: Records>(
     clock: SharedClock,
     pulse: Duration,
     events: mpsc::Sender<Event>,
-) -> Result<(), DimlsError> {
+) -> Result<(), FollowError> {
     let mut pause = BACKOFF_MIN;
     loop {
         match round(&shared, &remote, &clock, pulse, &events).await {
             Ok(()) => pause = BACKOFF_MIN,
-            Err(End::Session(error)) => return Err(error),
+            Err(End::Session(error)) => return Err(error.into()),
+            Err(End::Call(error)) if is_final(&error) => return Err(FollowError::Refused(error)),
             Err(End::Call(error)) => {
                 tracing::debug!(%error, "the gateway is away");
                 sleep(pause).await;
