@@ -8,12 +8,15 @@ use crate::{
     report::Report,
 };
 
+/// A bar's value, its whisker and its line.
+type Lengths = (f64, Option<f64>, Option<f64>);
+
 /// The whole page.
 pub(crate) fn page(report: &Report<Configuration, Row>) -> anyhow::Result<String> {
     let rows = &report.results;
     let configuration = &report.configuration;
     let loaded: Vec<&Row> = rows.iter().filter(|row| row.commits > 0).collect();
-    let all = |of: &dyn Fn(&Row) -> (f64, Option<f64>, Option<f64>)| {
+    let all = |of: &dyn Fn(&Row) -> Lengths| {
         let bar = |row: &&Row| {
             let (value, whisker, line) = of(row);
             Bar { label: label(row), colour: colour(&row.design), value, whisker, line }
