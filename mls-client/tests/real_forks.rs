@@ -104,6 +104,7 @@ async fn a_group_is_cut_in_two_goes_on_in_both_parts_and_heals() {
         let network: SharedNetwork = Arc::new(wire.clone());
         let incoming = network.listen("127.0.0.1:0".into()).await.unwrap();
         let mut parts = Parts::new(cluster.api_addresses(), incoming, network, Randomness::from_os());
+        parts.members_only = true;
         parts.demls = Some(DemlsParts::new(folder.path().join(format!("gateway-{n}"))));
         let gateway = Gateway::start(parts).unwrap();
         gateway.ready().await;

@@ -47,7 +47,8 @@ impl Service {
         for _ in 0..2 {
             let network = tcp_network();
             let incoming = network.listen("127.0.0.1:0".into()).await.unwrap();
-            let parts = Parts::new(cluster.api_addresses(), incoming, network, Randomness::from_os());
+            let mut parts = Parts::new(cluster.api_addresses(), incoming, network, Randomness::from_os());
+            parts.members_only = true;
             let gateway = Gateway::start(parts).unwrap();
             gateway.ready().await;
             gateways.push(gateway);

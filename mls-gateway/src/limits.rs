@@ -142,6 +142,8 @@ pub const KINDS_MAX: usize = 100_000;
 pub const BRANCH_BYTES_PER_GROUP_MAX: usize = 256 * 1024 * 1024;
 /// Public states of one group that are kept at the same time: the head, and the ends of a few branches.
 pub const STATES_PER_GROUP_MAX: usize = 4;
+/// States of one group whose members are remembered.
+pub const MEMBERS_PER_GROUP_MAX: usize = 32;
 /// Commits that are gone through from the nearest GroupInfo to a state.
 pub const REPLAY_COMMITS_MAX: usize = 1024;
 /// Entries of the log that are looked through for the proposals of one state.

@@ -21,9 +21,12 @@ use crate::{
 impl Api {
     pub(super) async fn read_branch(
         &self,
+        client: ClientId,
         request: ReadBranchEntriesRequest,
     ) -> Result<ReadBranchEntriesResponse, GatewayError> {
         let group = self.registry()?.used(&group_id(request.group_id)?).await?;
+        self.only_members_of(&group, &client).await?;
+        let reader = self.demls_reader(&group, client, 0).await?;
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for id in ids(&request.entry_ids)? {
             let found = match group.find(&id).await? {
@@ -31,11 +34,18 @@ impl Api {
                 found => found,
             };
             let Some(found) = found else { continue };
-            bytes += found.entry.size();
+            let size = found.entry.size();
+            let found = event(found);
+            if let Some(reader) = &reader
+                && !reader.sees(&found).await?
+            {
+                continue;
+            }
+            bytes += size;
             if bytes > BRANCH_PAGE_BYTES && !entries.is_empty() {
                 break;
             }
-            entries.push(event(found));
+            entries.push(found);
         }
         Ok(ReadBranchEntriesResponse { entries })
     }
@@ -50,9 +60,11 @@ impl Api {
 
     pub(super) async fn offer_branch(
         &self,
+        client: &ClientId,
         request: OfferBranchEntriesRequest,
     ) -> Result<OfferBranchEntriesResponse, GatewayError> {
         let group = self.registry()?.used(&group_id(request.group_id)?).await?;
+        self.only_members_of(&group, client).await?;
         let mut missing = Vec::new();
         for id in ids(&request.entry_ids)? {
             if !group.has(&id).await? {
@@ -69,8 +81,9 @@ impl Api {
     ) -> Result<UploadBranchEntriesResponse, GatewayError> {
         let (group_id, bytes) = (group_id(request.group_id.clone())?, request.encoded_len());
         self.meter.client(&bringer, bytes)?;
-        let _under_way = self.meter.group(&group_id, bytes)?;
         let group = self.registry()?.used(&group_id).await?;
+        self.only_members_of(&group, &bringer).await?;
+        let _under_way = self.meter.group(&group_id, bytes)?;
         Ok(UploadBranchEntriesResponse { new_entries: relay::take_in(&group, request.entries).await? })
     }
 }

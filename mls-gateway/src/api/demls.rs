@@ -12,9 +12,10 @@ use concordat_proto::{
     ordering::v1::{Command, GroupSubmission, command},
 };
 use group_log::{
-    Accepted, ClientId, Content, EntryKind, StateId, View,
+    Accepted, Content, EntryKind, StateId, View,
     fork::{BranchEntry, BranchRefusal, ForkView, Mode, Recorded},
 };
+use prost::Message;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
@@ -99,8 +100,10 @@ impl Api {
             Some(turn) => Some(turn.come().await),
             None => None,
         };
+        let bytes = parsed.submission.encoded_len();
         let prepared = self.prepare(parsed).await?;
         let group = &prepared.group;
+        let _under_way = self.meter.group(&group.id, bytes)?;
         let started = Instant::now();
         let (mut modes, mut in_doubt) = (group.modes(), None);
         loop {
@@ -155,14 +158,12 @@ impl Api {
 
     async fn prepare(&self, parsed: Parsed) -> Result<Prepared, GatewayError> {
         let group = self.registry()?.used(&parsed.message.group_id).await?;
-        let Parsed { mut submission, .. } = parsed;
+        let Parsed { mut submission, author, message, .. } = parsed;
         let parent = convert::state_id("parent_state_id", &submission.parent_state_id);
         let parent: StateId = parent.map_err(GatewayError::bad_wire)?;
         let missing = || GatewayError::Protocol("a submission without content");
         let content = submission.content.clone().ok_or_else(missing)?;
         let content = Content::try_from(content).map_err(GatewayError::bad_wire)?;
-        let author = ClientId::new(submission.author.clone());
-        let author = author.map_err(|error| GatewayError::Unauthenticated(error.to_string()))?;
         // The log here may be a moment behind what the client has seen elsewhere.
         let patience = if *group.live().borrow() { PARENT_PATIENCE } else { MODE_PATIENCE };
         if !group.wait_for_state(&parent, patience).await? {
@@ -170,6 +171,7 @@ impl Api {
         }
         let entry = BranchEntry { parent, author, content, facts: group_log::fork::CommitFacts::default() };
         let (entry, looked) = group.look(entry).await?;
+        self.may_submit_demls(&group, &entry.author, &parent, &message, &looked).await?;
         submission.facts = convert::facts_out(&entry.facts);
         Ok(Prepared { group, entry, looked, submission })
     }

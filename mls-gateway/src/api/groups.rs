@@ -52,11 +52,14 @@ impl Api {
         let state = if is_demls {
             self.registry()?;
             let state = create_state_id(&group_id, epoch, &request.group_info);
-            facts = convert::facts_out(&first_members(info, &state)?);
+            let (first, members) = first_members(info, &state)?;
+            // Without a tree nobody could be told from a stranger.
+            self.may_create(&author, Some(&members.unwrap_or_default()))?;
+            facts = convert::facts_out(&first);
             None
         } else {
             let state = self.validator.check_create(info).await?;
-            self.may_create(&author, state.as_ref())?;
+            self.may_create(&author, state.as_ref().map(mls::members_of).as_ref())?;
             state
         };
         let shard = self.assign(&group_id).await?;

@@ -1,9 +1,10 @@
 //! Only members use a group: what is asked of [`crate::access`] for each call.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use concordat_proto::log::v1 as log;
-use group_log::{ClientId, GroupId};
+use group_log::{ClientId, GroupId, StateId, fork::Mode};
+use tokio::time::timeout;
 
 use super::{Api, submit::Parsed};
 use crate::{
@@ -11,12 +12,102 @@ use crate::{
         Knowledge, denied,
         rules::{Act, Leave, Sender, Standing},
     },
-    cluster::Final,
+    cluster::{Final, LogReader},
+    demls::{Group, members as demls, states::Looked},
     error::GatewayError,
-    mls::{self, MessageKind, PublicState, Ticket, changes_members},
+    limits::{MODE_PATIENCE, PARENT_PATIENCE, READ_DEADLINE},
+    mls::{self, MessageIn, MessageKind, Ticket, changes_members},
 };
 
 impl Api {
+    /// The group, if it is a DeMLS group and only for its members.
+    async fn guarded_demls(&self, group_id: &GroupId) -> Result<Option<Arc<Group>>, GatewayError> {
+        match &self.demls {
+            Some(registry)
+                if self.access.is_some() && registry.kind(group_id).await? == log::GroupKind::Demls =>
+            {
+                Ok(Some(registry.used(group_id).await?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether a client may submit to a DeMLS group what was made in the state `made_in`.
+    pub(super) async fn may_submit_demls(
+        &self,
+        group: &Arc<Group>,
+        author: &ClientId,
+        made_in: &StateId,
+        message: &MessageIn,
+        looked: &Looked,
+    ) -> Result<(), GatewayError> {
+        if self.access.is_none() {
+            return Ok(());
+        }
+        if looked.author.as_ref().is_some_and(|made_by| made_by != author.as_bytes()) {
+            return Err(not_own());
+        }
+        let joins = message.public.as_ref().map_or(Sender::Member, mls::sender) == Sender::NewMemberCommit;
+        // Somebody who brings himself in has shown that he knew the GroupInfo, if that could be checked.
+        if (joins && looked.author.is_some()) || group.may_write(author, made_in).await? {
+            Ok(())
+        } else {
+            Err(denied(Standing::Stranger))
+        }
+    }
+
+    /// A reader of a DeMLS group that has read up to the entry `from`; nothing where everybody reads everything.
+    pub(super) async fn demls_reader(
+        &self,
+        group: &Arc<Group>,
+        client: ClientId,
+        from: u64,
+    ) -> Result<Option<demls::Reader>, GatewayError> {
+        if self.access.is_none() {
+            return Ok(None);
+        }
+        match demls::Reader::admit(group, client.clone(), from).await {
+            Err(GatewayError::Denied(_)) => {
+                self.catch_up(group).await;
+                demls::Reader::admit(group, client, from).await.map(Some)
+            }
+            reader => reader.map(Some),
+        }
+    }
+
+    /// Nobody is refused on the word of a copy that is behind: waits until it has what the cluster has, if that can be asked, or until
+    /// something new has come to a branch, for a moment.
+    async fn catch_up(&self, group: &Arc<Group>) {
+        let (mut live, mut changes) = (group.live(), group.changes());
+        if !*live.borrow_and_update() && group.mode() != Mode::Forked {
+            let _ = timeout(MODE_PATIENCE, live.wait_for(|live| *live)).await;
+        }
+        let head = match self.available(&group.id).await {
+            Ok(_) => self.cluster.reader.head(&group.id, true, false).await.ok(),
+            Err(_) => None,
+        };
+        match (head, &self.demls) {
+            (Some(answer), Some(registry)) => {
+                registry.expect(&group.id, answer.head.seq);
+                let _ = group.wait_for_entry(answer.head.seq, READ_DEADLINE).await;
+            }
+            _ => _ = timeout(PARENT_PATIENCE, changes.changed()).await,
+        }
+    }
+
+    /// Fails unless a client is a member of a DeMLS group.
+    pub(super) async fn only_members_of(
+        &self,
+        group: &Arc<Group>,
+        client: &ClientId,
+    ) -> Result<(), GatewayError> {
+        if self.access.is_none() || group.is_member(client).await? {
+            return Ok(());
+        }
+        self.catch_up(group).await;
+        if group.is_member(client).await? { Ok(()) } else { Err(denied(Standing::Stranger)) }
+    }
+
     /// Whether a client may submit this to a group that a quorum orders.
     pub(super) async fn may_submit(&self, parsed: &Parsed) -> Result<Leave, GatewayError> {
         let Some(access) = &self.access else { return Ok(Leave::Full) };
@@ -82,14 +173,12 @@ impl Api {
     pub(super) fn may_create(
         &self,
         author: &ClientId,
-        state: Option<&PublicState>,
+        members: Option<&BTreeSet<ClientId>>,
     ) -> Result<(), GatewayError> {
-        match state {
-            Some(state) if self.access.is_some() && !mls::members_of(state).contains(author) => {
-                Err(GatewayError::denied(
-                    "whoever creates a group has to be in it: a leaf's identity must be the client's id",
-                ))
-            }
+        match members {
+            Some(members) if self.access.is_some() && !members.contains(author) => Err(GatewayError::denied(
+                "whoever creates a group has to be in it: a leaf's identity must be the client's id",
+            )),
             _ => Ok(()),
         }
     }
@@ -102,6 +191,9 @@ impl Api {
         epoch: u64,
     ) -> Result<(), GatewayError> {
         let Some(access) = &self.access else { return Ok(()) };
+        if let Some(group) = self.guarded_demls(group_id).await? {
+            return self.only_members_of(&group, client).await;
+        }
         access.check(group_id, client, Knowledge::Of(epoch), 0, |_| Act::Govern).await.map(drop)
     }
 
@@ -129,6 +221,9 @@ impl Api {
         epoch: u64,
     ) -> Result<(), GatewayError> {
         let Some(access) = &self.access else { return Ok(()) };
+        if let Some(group) = self.guarded_demls(group_id).await? {
+            return self.only_members_of(&group, client).await;
+        }
         access.check(group_id, client, Knowledge::AtLeast(epoch), 0, |_| Act::See).await.map(drop)
     }
 }

@@ -240,7 +240,7 @@ impl Gateway for Api {
     ) -> Result<Response<pb::ReadBranchEntriesResponse>, Status> {
         let reader = self.client(&request)?;
         self.meter.read(&reader)?;
-        Ok(Response::new(self.read_branch(request.into_inner()).await?))
+        Ok(Response::new(self.read_branch(reader, request.into_inner()).await?))
     }
 
     async fn offer_branch_entries(
@@ -249,7 +249,7 @@ impl Gateway for Api {
     ) -> Result<Response<pb::OfferBranchEntriesResponse>, Status> {
         let reader = self.client(&request)?;
         self.meter.read(&reader)?;
-        Ok(Response::new(self.offer_branch(request.into_inner()).await?))
+        Ok(Response::new(self.offer_branch(&reader, request.into_inner()).await?))
     }
 
     async fn upload_branch_entries(

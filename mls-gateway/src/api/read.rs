@@ -60,7 +60,20 @@ impl Api {
             got => return Err(GatewayError::bad_field("max_entries", format!("0 to {READ_PAGE_MAX}"), got)),
         };
         if let Some(group) = self.copied(&group_id, request.linearizable).await? {
-            return self.page_of(&group, seq, chain, max).await;
+            let reader = self.demls_reader(&group, reader, seq).await?;
+            let mut page = self.page_of(&group, seq, chain, max).await?;
+            if let Some(reader) = reader {
+                for at in 0..page.entries.len() {
+                    if reader.has_read(&page.entries[at]).await.is_err() {
+                        page.entries.truncate(at + 1);
+                        break;
+                    }
+                }
+                if !reader.sees_head().await? {
+                    page.head = None;
+                }
+            }
+            return Ok(page);
         }
         if request.linearizable {
             self.available(&group_id).await?;
@@ -99,6 +112,7 @@ impl Api {
             && let Some(group) = self.copied(&group_id, false).await?
             && let Some(head) = group.head()?
         {
+            self.only_members_of(&group, &reader).await?;
             return Ok(GetHeadResponse { head: Some((&head).into()) });
         }
         if request.linearizable {

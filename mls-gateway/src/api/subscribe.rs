@@ -15,7 +15,7 @@ use tonic::Status;
 
 use super::{Answers, Api, group_id, members::Reader};
 use crate::{
-    demls::subscription as demls,
+    demls::{members as demls_members, subscription as demls},
     error::GatewayError,
     fanout::{Event, Subscription, cursor_error},
     limits::{KNOWN_BRANCH_ENTRIES_MAX, SUBSCRIBER_EVENTS_MAX},
@@ -35,11 +35,12 @@ impl Api {
             && registry.kind(&group_id).await? == log::GroupKind::Demls
         {
             let group = registry.used(&group_id).await?;
+            let reader = self.demls_reader(&group, client, seq).await?;
             let known = known(&request.known_branch_entries)?;
             let paths = Arc::clone(registry.paths());
             let subscription = demls::Subscription::open(group, paths, seq, chain, known);
             let (events, told) = mpsc::channel(SUBSCRIBER_EVENTS_MAX);
-            tokio::spawn(self.clone().feed_demls(subscription, events));
+            tokio::spawn(self.clone().feed_demls(subscription, reader, events));
             return Ok(Box::pin(ReceiverStream::new(told)));
         }
         let subscription = Subscription::open(&self.fanout, group_id, seq, chain).await?;
@@ -51,8 +52,13 @@ impl Api {
     }
 
     /// The same for a DeMLS group.
-    async fn feed_demls(self, mut subscription: demls::Subscription, events: Events) {
-        let error = loop {
+    async fn feed_demls(
+        self,
+        mut subscription: demls::Subscription,
+        reader: Option<demls_members::Reader>,
+        events: Events,
+    ) {
+        let error = 'told: loop {
             let next = tokio::select! {
                 next = subscription.next() => next,
                 () = self.drain.begun() => Err(GatewayError::Stopping),
@@ -63,8 +69,10 @@ impl Api {
                 Err(error) => break error,
             };
             for event in told {
-                if events.send(Ok(SubscribeResponse { event: Some(event) })).await.is_err() {
-                    return;
+                match pass_on_demls(event, reader.as_ref(), &events).await {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => break 'told error,
                 }
             }
         };
@@ -139,6 +147,34 @@ async fn pass_on(
         Event::Mode(mode) => Ok(send(Wire::ModeChange(ModeChange { mode: mode.into() })).await),
         Event::Pruned(pruned) if reader.sees_all() => Ok(send(Wire::Pruned(pruned)).await),
         Event::Pruned(_) => Ok(true),
+    }
+}
+
+/// The same for a DeMLS group.
+async fn pass_on_demls(
+    event: subscribe_response::Event,
+    reader: Option<&demls_members::Reader>,
+    events: &Events,
+) -> Result<bool, GatewayError> {
+    use subscribe_response::Event as Wire;
+    let is_seen = match (&event, reader) {
+        (Wire::BranchEntry(entry), Some(reader)) => reader.sees(entry).await?,
+        (Wire::CaughtUp(_), Some(reader)) => reader.sees_head().await?,
+        _ => true,
+    };
+    if !is_seen {
+        return Ok(true);
+    }
+    let entry = match (&event, reader) {
+        (Wire::Entry(entry), Some(reader)) => Some((entry.clone(), reader)),
+        _ => None,
+    };
+    if events.send(Ok(SubscribeResponse { event: Some(event) })).await.is_err() {
+        return Ok(false);
+    }
+    match entry {
+        Some((entry, reader)) => reader.has_read(&entry).await.map(|()| true),
+        None => Ok(true),
     }
 }
 

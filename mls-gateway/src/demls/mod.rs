@@ -8,6 +8,7 @@ pub mod branch;
 pub mod group;
 pub mod keeper;
 pub mod leaves;
+pub mod members;
 pub mod path;
 pub mod registry;
 pub mod sequence;

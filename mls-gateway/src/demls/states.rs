@@ -4,11 +4,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use group_log::{
-    Content, EntryId, EntryKind, Record, StateId, View,
+    ClientId, Content, EntryId, EntryKind, Record, StateId, View,
     fork::{BranchEntry, CommitFacts, ForkView, Recorded},
 };
 use lru::LruCache;
@@ -19,7 +20,7 @@ use super::{
     store::{GroupRows, StoreError},
 };
 use crate::{
-    limits::{PROPOSAL_SEARCH_ENTRIES_MAX, REPLAY_COMMITS_MAX, STATES_PER_GROUP_MAX},
+    limits::{MEMBERS_PER_GROUP_MAX, PROPOSAL_SEARCH_ENTRIES_MAX, REPLAY_COMMITS_MAX, STATES_PER_GROUP_MAX},
     mls::{
         self, Checked, CommitInvalid, GroupInfoIn, MessageIn, MessageKind, ParseError, PublicState,
         after_commit, take_in_proposal,
@@ -33,6 +34,8 @@ pub struct Looked {
     pub facts: CommitFacts,
     /// For a commit, the leaves after it.
     pub leaves: Option<Leaves>,
+    /// The identity in the leaf that made it, if it was held against the tree.
+    pub author: Option<Vec<u8>>,
 }
 
 /// Why a handshake is refused.
@@ -68,10 +71,15 @@ pub struct States {
     crypto: RustCrypto,
     rows: GroupRows,
     kept: LruCache<StateId, PublicState>,
+    /// Who is in states.
+    members: LruCache<StateId, Members>,
     /// Proposals on branches, by the state they were made in.
     proposals: BTreeMap<StateId, BTreeSet<EntryId>>,
     branch: BTreeMap<EntryId, BranchEntry>,
 }
+
+/// The clients in a state.
+pub type Members = Arc<BTreeSet<ClientId>>;
 
 /// Where a state comes from.
 struct Source {
@@ -87,7 +95,29 @@ impl States {
     pub fn new(rows: GroupRows) -> Self {
         let most = const { NonZeroUsize::new(STATES_PER_GROUP_MAX).expect("the bound is not zero") };
         let (proposals, branch) = (BTreeMap::new(), BTreeMap::new());
-        Self { crypto: RustCrypto::default(), rows, kept: LruCache::new(most), proposals, branch }
+        let remembered = const { NonZeroUsize::new(MEMBERS_PER_GROUP_MAX).expect("the bound is not zero") };
+        let (kept, members) = (LruCache::new(most), LruCache::new(remembered));
+        Self { crypto: RustCrypto::default(), rows, kept, members, proposals, branch }
+    }
+
+    /// Who is in a state, if that was asked for before.
+    pub fn known_members(&mut self, at: &StateId) -> Option<Members> {
+        self.members.get(at).cloned()
+    }
+
+    /// Who is in a state, if its tree can be seen.
+    pub fn members(&mut self, at: &StateId) -> Result<Option<Members>, StoreError> {
+        if let Some(known) = self.known_members(at) {
+            return Ok(Some(known));
+        }
+        if self.keep_state(at)?.is_none() {
+            return Ok(None);
+        }
+        let Some(members) = self.kept.get(at).map(|state| Arc::new(mls::members_of(state))) else {
+            return Ok(None);
+        };
+        self.members.put(*at, Arc::clone(&members));
+        Ok(Some(members))
     }
 
     /// Holds a handshake against the state that it was made in.
@@ -96,7 +126,7 @@ impl States {
         let kind = handshake.message.kind;
         // A state that has followed others may be poisoned; one that was just made from the nearest GroupInfo is not.
         let mut fresh = false;
-        let staged = loop {
+        let (staged, author) = loop {
             let Some(is_new) = self.keep_state(&handshake.parent)? else { return Ok(Looked::default()) };
             let Some(state) = self.kept.get(&handshake.parent) else { return Ok(Looked::default()) };
             fresh |= is_new;
@@ -107,8 +137,13 @@ impl States {
             }
             let hidden = state.hidden_proposals;
             match check(&self.crypto, state, handshake, public.clone()) {
-                Ok(Checked::Proposal(_)) => return Ok(Looked::default()),
-                Ok(Checked::Commit(staged)) => break staged,
+                Ok(checked) => {
+                    let author = state.author(public, &checked);
+                    match checked {
+                        Checked::Proposal(_) => return Ok(Looked { author, ..Looked::default() }),
+                        Checked::Commit(staged) => break (staged, author),
+                    }
+                }
                 Err(_) if hidden => return Ok(Looked::default()),
                 Err(error) if fresh => return Err(error),
                 Err(_) => {
@@ -117,11 +152,12 @@ impl States {
                 }
             }
         };
-        let Some(before) = self.rows.leaves(&handshake.parent)? else { return Ok(Looked::default()) };
+        let unknown = Looked { author, ..Looked::default() };
+        let Some(before) = self.rows.leaves(&handshake.parent)? else { return Ok(unknown) };
         let after = handshake.id.as_state();
-        let Some(facts) = before.facts(&staged.membership(), &after) else { return Ok(Looked::default()) };
+        let Some(facts) = before.facts(&staged.membership(), &after) else { return Ok(unknown) };
         let leaves = before.after(&facts, &after);
-        Ok(Looked { facts, leaves })
+        Ok(Looked { facts, leaves, ..unknown })
     }
 
     /// Takes in an entry of a branch.
@@ -278,13 +314,17 @@ impl States {
     }
 }
 
-/// The membership of the state that a new group begins in, if its GroupInfo shows the tree.
-pub fn first_members(info: GroupInfoIn, state: &StateId) -> Result<CommitFacts, ParseError> {
+/// The membership of the state that a new group begins in, and who that is, if its GroupInfo shows the tree.
+pub fn first_members(
+    info: GroupInfoIn,
+    state: &StateId,
+) -> Result<(CommitFacts, Option<BTreeSet<ClientId>>), ParseError> {
     let Some(public) = PublicState::build(&RustCrypto::default(), info)? else {
-        return Ok(CommitFacts::default());
+        return Ok((CommitFacts::default(), None));
     };
     let adds = Leaves::first(state, public.occupied()).all();
-    Ok(CommitFacts { author: None, removes: Vec::new(), adds })
+    let facts = CommitFacts { author: None, removes: Vec::new(), adds };
+    Ok((facts, Some(mls::members_of(&public))))
 }
 
 fn check(

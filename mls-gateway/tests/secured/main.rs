@@ -1,10 +1,14 @@
 //! Every RPC of every service, over real TLS sockets, called by those who must not: nobody, somebody whose proof has expired, somebody
-//! of another CA, and somebody in another role. A new RPC without a row fails.
+//! of another CA, somebody in another role, somebody of another group, and a member that was removed. A new RPC without a row fails.
 
 #![allow(clippy::unwrap_used, unreachable_pub)] // A panic in a test is its report; what files share is public.
 
 mod links;
+#[path = "../gateway/support/member.rs"]
+#[allow(dead_code)] // What the tests of groups need beside this.
+mod member;
 mod raw;
+mod story;
 mod table;
 mod world;
 
@@ -18,7 +22,8 @@ use tonic::Code;
 
 use crate::{
     raw::Outcome,
-    table::{ROWS, Row},
+    story::Story,
+    table::{ROWS, Row, Server},
     world::{Caller, World},
 };
 
@@ -108,6 +113,35 @@ async fn every_rpc_refuses_strangers_and_wrong_roles() {
             ] {
                 assert_eq!(world.call(&bad, row).await, unauthenticated, "{path} with a bad token");
             }
+        }
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_rpc_about_a_group_refuses_strangers_and_removed_members() {
+    let world = World::start().await;
+    let story = Story::tell(&world).await;
+    for row in ROWS {
+        let path = row.path();
+        let Some(request) = row.foreign else {
+            let is_group = row.server == Server::Gateway || row.server == Server::Dimls;
+            let own =
+                ["ListDgroups", "ClaimKeyPackage", "GetKeyPackageStatus", "WatchWelcomes", "AckWelcomes"];
+            assert!(!is_group || own.iter().any(|method| path.ends_with(method)), "{path} names no group");
+            continue;
+        };
+        let denied = Outcome::Refused(Code::PermissionDenied, "PERMISSION_DENIED".into());
+        for name in ["mallory", "bob"] {
+            let outcome = world.call_with(&world.client(name), row, request(&story)).await;
+            assert_eq!(outcome, denied, "{path} called by {name}");
+        }
+        let outcome = world.call_with(&world.client("ann"), row, request(&story)).await;
+        assert!(!outcome.is_refusal(), "{path} refused a member: {outcome:?}");
+        if row.server.takes_tokens() {
+            let token = |name| Caller::Token(world.tokens.sign(name, "concordat", 60).unwrap());
+            assert_eq!(world.call_with(&token("mallory"), row, request(&story)).await, denied, "{path}");
+            assert!(!world.call_with(&token("ann"), row, request(&story)).await.is_refusal(), "{path}");
         }
     }
     world.stop().await;

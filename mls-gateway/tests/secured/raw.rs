@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
-use service_kit::status::reason;
+use concordat_proto::gateway::v1::{SubmitStreamResponse, submit_stream_response};
+use prost::Message;
+use service_kit::status::{decode, reason};
 use tonic::{
     Code, Request, Status,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
@@ -36,21 +38,28 @@ impl Outcome {
     }
 }
 
-/// Calls `path` with one empty message, and looks at the first answer.
-pub async fn call(channel: Channel, path: &str, token: Option<&str>) -> Outcome {
+/// Calls `path` with one message, and looks at the first answer.
+pub async fn call(channel: Channel, path: &str, token: Option<&str>, message: Bytes) -> Outcome {
     let mut grpc = tonic::client::Grpc::new(channel);
     if grpc.ready().await.is_err() {
         return Outcome::NoConnection;
     }
-    let mut request = Request::new(futures::stream::iter([Bytes::new()]));
+    let mut request = Request::new(futures::stream::iter([message]));
     if let Some(token) = token {
         let value = MetadataValue::try_from(format!("Bearer {token}")).unwrap();
         request.metadata_mut().insert("authorization", value);
     }
+    let in_stream = path.ends_with("/SubmitStream");
     let path = path.parse().unwrap();
     let answered = async {
         let mut answers = grpc.streaming(request, path, Raw).await?.into_inner();
-        answers.message().await.map(drop)
+        let answer = answers.message().await?;
+        // Each submission of a stream has a status of its own.
+        match answer.filter(|_| in_stream).map(|answer| SubmitStreamResponse::decode(answer).unwrap().result)
+        {
+            Some(Some(submit_stream_response::Result::Error(error))) => Err(decode(&error)),
+            _ => Ok(()),
+        }
     };
     match tokio::time::timeout(PATIENCE, answered).await {
         Err(_) | Ok(Ok(())) => Outcome::LetIn,

@@ -1,6 +1,9 @@
 //! Who may call what. One row for each RPC.
 
+use bytes::Bytes;
 use service_kit::tls::RoleKind;
+
+use crate::story::{self, Story};
 
 /// Where a service is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,9 @@ pub struct Row {
     /// Where it is served, and so who may call it.
     pub server: Server,
     method: &'static str,
+    /// What concerns somebody else's group or name: only members, or the owner, may call with it. Absent where a caller can name nothing
+    /// that is not its own, and between servers, which vouch for their clients.
+    pub foreign: Option<fn(&Story) -> Bytes>,
 }
 
 impl Row {
@@ -66,7 +72,11 @@ impl Row {
 }
 
 const fn row(server: Server, method: &'static str) -> Row {
-    Row { server, method }
+    Row { server, method, foreign: None }
+}
+
+const fn foreign(server: Server, method: &'static str, request: fn(&Story) -> Bytes) -> Row {
+    Row { server, method, foreign: Some(request) }
 }
 
 /// Every RPC.
@@ -106,27 +116,27 @@ pub const ROWS: &[Row] = &[
     row(Server::Relay, "FetchBranch"),
     row(Server::Relay, "FetchLog"),
     row(Server::Relay, "Forward"),
-    row(Server::Gateway, "CreateGroup"),
-    row(Server::Gateway, "Submit"),
-    row(Server::Gateway, "SubmitStream"),
-    row(Server::Gateway, "Subscribe"),
-    row(Server::Gateway, "ReadEntries"),
-    row(Server::Gateway, "ReadBranchEntries"),
-    row(Server::Gateway, "OfferBranchEntries"),
-    row(Server::Gateway, "UploadBranchEntries"),
-    row(Server::Gateway, "GetHead"),
-    row(Server::Gateway, "GetGroupInfo"),
-    row(Server::Gateway, "CloseGroup"),
-    row(Server::Gateway, "SetPolicy"),
-    row(Server::Gateway, "UploadKeyPackages"),
+    foreign(Server::Gateway, "CreateGroup", story::create_group),
+    foreign(Server::Gateway, "Submit", story::submit),
+    foreign(Server::Gateway, "SubmitStream", story::submit_stream),
+    foreign(Server::Gateway, "Subscribe", story::subscribe),
+    foreign(Server::Gateway, "ReadEntries", story::read_entries),
+    foreign(Server::Gateway, "ReadBranchEntries", story::read_branch_entries),
+    foreign(Server::Gateway, "OfferBranchEntries", story::offer_branch_entries),
+    foreign(Server::Gateway, "UploadBranchEntries", story::upload_branch_entries),
+    foreign(Server::Gateway, "GetHead", story::get_head),
+    foreign(Server::Gateway, "GetGroupInfo", story::get_group_info),
+    foreign(Server::Gateway, "CloseGroup", story::close_group),
+    foreign(Server::Gateway, "SetPolicy", story::set_policy),
+    foreign(Server::Gateway, "UploadKeyPackages", story::upload_key_packages),
     row(Server::Gateway, "ClaimKeyPackage"),
     row(Server::Gateway, "GetKeyPackageStatus"),
     row(Server::Gateway, "WatchWelcomes"),
     row(Server::Gateway, "AckWelcomes"),
-    row(Server::Dimls, "CreateDgroup"),
+    foreign(Server::Dimls, "CreateDgroup", story::create_dgroup),
     row(Server::Dimls, "ListDgroups"),
-    row(Server::Dimls, "SubmitItem"),
-    row(Server::Dimls, "SubscribeItems"),
+    foreign(Server::Dimls, "SubmitItem", story::submit_item),
+    foreign(Server::Dimls, "SubscribeItems", story::subscribe_items),
     row(Server::Mesh, "Watch"),
     row(Server::Mesh, "Fetch"),
 ];

@@ -2,6 +2,7 @@
 
 use std::{fs, sync::Arc};
 
+use bytes::Bytes;
 use concordat_certs::{Authority, Issued, Lifetime, TokenSigner};
 use mls_gateway::{
     mesh::{Bounds, DimlsParts, MeshGateway, MeshParts},
@@ -16,7 +17,7 @@ use service_kit::{
     tls::{Credentials, Files, Role, TlsArgs, TlsNetwork, public_client_network},
 };
 use tempfile::TempDir;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     raw::{Outcome, call},
@@ -92,6 +93,7 @@ impl World {
         let relay = relaying.local_addr().to_string();
         let mut parts = Parts::new(cluster.api_addresses(), incoming, secured.nodes, Randomness::from_os());
         parts.authenticator = secured.authenticator;
+        parts.members_only = true;
         parts.demls = Some(DemlsParts {
             relay: Some(relaying),
             network: Some(secured.gateways),
@@ -108,10 +110,30 @@ impl World {
         Self { authority, stranger, tokens, hosts, dir, cluster, gateway, relay, mesh }
     }
 
-    /// Calls the RPC of a row.
+    /// Calls the RPC of a row with an empty message.
     pub async fn call(&self, caller: &Caller, row: &Row) -> Outcome {
+        self.call_with(caller, row, Bytes::new()).await
+    }
+
+    /// Calls the RPC of a row.
+    pub async fn call_with(&self, caller: &Caller, row: &Row, message: Bytes) -> Outcome {
+        let token = match caller {
+            Caller::Token(token) => Some(token.as_str()),
+            _ => None,
+        };
+        call(self.channel(caller, row.server), &row.path(), token, message).await
+    }
+
+    /// Whoever has this certificate of the CA.
+    pub fn client(&self, name: &str) -> Caller {
+        let role = Role::Client(name.as_bytes().to_vec());
+        Caller::Certificate(self.authority.issue(&role, &self.hosts, Lifetime::days(1)).unwrap())
+    }
+
+    /// A connection to a server.
+    pub fn channel(&self, caller: &Caller, server: Server) -> Channel {
         let node = self.cluster.nodes()[0].addresses();
-        let address = match row.server {
+        let address = match server {
             Server::Peers => node.peers.to_string(),
             Server::Ordering | Server::Admin => node.api.to_string(),
             Server::Relay => self.relay.clone(),
@@ -120,12 +142,7 @@ impl World {
             Server::Mesh => self.mesh.mesh_address().to_string(),
         };
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-        let channel = endpoint.connect_with_connector_lazy(Connector::new(self.network(caller)));
-        let token = match caller {
-            Caller::Token(token) => Some(token.as_str()),
-            _ => None,
-        };
-        call(channel, &row.path(), token).await
+        endpoint.connect_with_connector_lazy(Connector::new(self.network(caller)))
     }
 
     fn network(&self, caller: &Caller) -> SharedNetwork {

@@ -2,6 +2,7 @@
 
 mod healing;
 mod lies;
+mod members;
 mod real_cluster;
 mod relay;
 mod site;

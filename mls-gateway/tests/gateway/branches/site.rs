@@ -44,6 +44,7 @@ pub struct Site {
     peers: Vec<String>,
     times: Times,
     log_entries_kept: u64,
+    members_only: bool,
     dir: PathBuf,
     _disk: TempDir,
 }
@@ -77,6 +78,7 @@ pub async fn in_front_of(
             peers,
             times: times.clone(),
             log_entries_kept: LOG_ENTRIES_KEPT,
+            members_only: false,
             dir: disk.path().to_owned(),
             _disk: disk,
         };
@@ -95,6 +97,7 @@ impl Site {
         let incoming = tcp_network().listen("127.0.0.1:0".into()).await.unwrap();
         let mut parts =
             Parts::new(self.ordering.clone(), incoming, self.network.shared(), Randomness::from_os());
+        parts.members_only = self.members_only;
         parts.demls = Some(DemlsParts {
             times: self.times.clone(),
             relay: Some(relay),
@@ -103,6 +106,13 @@ impl Site {
             ..DemlsParts::new(self.dir.clone())
         });
         self.gateway = Some(Gateway::start(parts).unwrap());
+    }
+
+    /// From now on groups are for their members only.
+    pub async fn guard(&mut self) {
+        self.members_only = true;
+        self.kill().await;
+        self.restart().await;
     }
 
     pub fn gateway(&self) -> &Gateway {
