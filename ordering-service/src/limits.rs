@@ -107,6 +107,8 @@ pub const LANE_BYTES: usize = 16 << 20;
 pub const LANES_PER_STREAM: usize = 1_024;
 /// Messages of a replication stream that wait for the network, in each direction.
 pub const PEER_QUEUE: usize = 64;
+/// What was committed is told to a follower with the next entries, or alone after this time.
+pub const COMMIT_NOTICE: Duration = Duration::from_millis(1);
 /// Entries of one append request between nodes.
 pub const REPLICATION_ENTRIES: u64 = 2_048;
 /// Entries that one write to the log takes.

@@ -86,7 +86,10 @@ impl Options {
                 self.curves.clone()
             },
             groups,
-            log_lengths: up_to(if quick { 10_000 } else { 1_000_000 }, &[1, 1_000, 10_000, 100_000]),
+            log_lengths: up_to(
+                if quick { 10_000 } else { 1_000_000 },
+                &[1, 1_000, 10_000, 100_000, 1_000_000],
+            ),
             members: up_to(if quick { 128 } else { 1_000 }, &[2, 16, 128, 1_000]),
             subscribers: up_to(if quick { 100 } else { 2_000 }, &[1, 10, 100, 1_000, 2_000]),
             shards: if quick { vec![1, 4] } else { vec![1, 2, 4, 8, 16] },

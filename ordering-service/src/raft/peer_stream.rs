@@ -25,7 +25,7 @@ use tonic::Streaming;
 
 use super::{
     peer::{Peer, PeerError},
-    types::{ShardId, TypeConfig},
+    types::{LogId, ShardId, TypeConfig},
     wire,
 };
 use crate::limits;
@@ -160,6 +160,10 @@ struct Session<S> {
     bytes_under_way: usize,
     progress_limit: Duration,
     deadline: Instant,
+    /// Up to where the log was sent. None before the first request.
+    sent: Option<Option<LogId>>,
+    /// A notice of what was committed, which waits for entries to go with, and until when.
+    notice: Option<(AppendEntriesRequest<TypeConfig>, Instant)>,
     ended: bool,
 }
 
@@ -182,6 +186,8 @@ impl Lane {
             bytes_under_way: 0,
             progress_limit,
             deadline: Instant::now() + progress_limit,
+            sent: None,
+            notice: None,
             ended: false,
         };
         futures::stream::unfold(session, |mut session| async move {
@@ -198,23 +204,45 @@ where
 {
     async fn next_answer(&mut self) -> Option<Result<wire::AppendResult, PeerError>> {
         loop {
-            if self.ended || (self.input_ended && self.under_way.is_empty()) {
+            if self.ended || (self.input_ended && self.under_way.is_empty() && self.notice.is_none()) {
                 return None;
             }
-            let may_send = !self.input_ended
-                && self.under_way.len() < limits::LANE_REQUESTS
-                && self.bytes_under_way < limits::LANE_BYTES;
-            tokio::select! {
+            let may_send =
+                self.under_way.len() < limits::LANE_REQUESTS && self.bytes_under_way < limits::LANE_BYTES;
+            let notice_at = self.notice.as_ref().map_or(self.deadline, |(_, at)| *at);
+            let sent = tokio::select! {
                 biased;
                 event = self.lane.events.recv(), if !self.under_way.is_empty() => return Some(self.answered(event)),
-                request = self.input.next(), if may_send => match request {
-                    Some(request) => if let Err(error) = self.send(request).await {
-                        return Some(Err(error));
-                    },
-                    None => self.input_ended = true,
-                },
-                () = sleep_until(self.deadline), if !self.under_way.is_empty() => return Some(Err(self.stuck())),
+                request = self.input.next(), if may_send && !self.input_ended => self.take(request).await,
+                () = sleep_until(notice_at), if may_send && self.notice.is_some() => self.send_notice().await,
+                () = sleep_until(self.deadline), if !self.under_way.is_empty() => Err(self.stuck()),
+            };
+            if let Err(error) = sent {
+                return Some(Err(error));
             }
+        }
+    }
+
+    async fn take(&mut self, request: Option<AppendEntriesRequest<TypeConfig>>) -> Result<(), PeerError> {
+        let Some(request) = request else {
+            self.input_ended = true;
+            return self.send_notice().await;
+        };
+        // What was sent before proves that the logs match up to here: this says only that more is committed. Entries that come
+        // soon say so, too; their answer stands for both.
+        if request.entries.is_empty() && self.sent.as_ref() == Some(&request.prev_log_id) {
+            let at = self.notice.take().map_or_else(|| Instant::now() + limits::COMMIT_NOTICE, |(_, at)| at);
+            self.notice = Some((request, at));
+            return Ok(());
+        }
+        self.notice = None;
+        self.send(request).await
+    }
+
+    async fn send_notice(&mut self) -> Result<(), PeerError> {
+        match self.notice.take() {
+            Some((notice, _)) => self.send(notice).await,
+            None => Ok(()),
         }
     }
 
@@ -231,6 +259,7 @@ where
     }
 
     async fn send(&mut self, request: AppendEntriesRequest<TypeConfig>) -> Result<(), PeerError> {
+        self.sent = Some(request.entries.last().map(|last| last.log_id).or(request.prev_log_id));
         let append = wire::append_out(request);
         let bytes = prost::Message::encoded_len(&append);
         let request = LaneAppend { lane: self.lane.id, shard: self.lane.shard, append: Some(append) };
