@@ -62,7 +62,7 @@ struct Times {
 
 impl Times {
     fn of(quick: bool) -> Self {
-        let (replace_every_ms, offline_after_ms) = if quick { (6000, 15_000) } else { (10_000, 40_000) };
+        let (replace_every_ms, offline_after_ms) = if quick { (8000, 25_000) } else { (10_000, 60_000) };
         Times {
             policy: Policy { acknowledge_after_ms: 500, replace_every_ms, offline_after_ms },
             turn: Duration::from_millis(if quick { 1000 } else { 2000 }),
@@ -120,6 +120,8 @@ async fn play(dir: &std::path::Path, seed: u64, times: &Times) -> anyhow::Result
     said(&format!("{} stays away from now on, the others talk", members.name(AWAY)));
     members.talk(times.talk, PATIENCE, AWAY, |round| beside.act(round)).await?;
     said(&format!("{} was removed by all others, each in its own Send Group", members.name(AWAY)));
+    // From now on they say less, and a busy machine makes them late.
+    members.policy(patient)?;
     let attacks = intruder::try_everything(&members, gateways.addresses()).await?;
     members.wait("nobody has lost a Send Group", PATIENCE, |members| members.nobody_lost(AWAY)).await?;
     // The last UPDATEs, so that there are latest ones. And after the removal nothing is for the removed any more.
