@@ -43,7 +43,7 @@ struct Args {
     /// Repeats which links are up when.
     #[arg(long)]
     seed: Option<u64>,
-    /// Everything sooner: under a minute.
+    /// Everything sooner: about a minute.
     #[arg(long)]
     quick: bool,
     /// Keep data and logs.
