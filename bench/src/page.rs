@@ -102,6 +102,7 @@ pub(crate) fn bars(bars: &[Bar]) -> Result<String, Error> {
             )?;
         }
         if let Some(line) = bar.line {
+            last = last.max(scale.at(line));
             write!(
                 svg,
                 "<line class=\"floor\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"{1:.0}\" y2=\"{2:.0}\"/>",

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     chain::Chain,
     client::{Answer, Client},
-    limits::{ATTEMPT_DEADLINE, PROBE_DEADLINE, PROBE_EVERY, RECOVERY_DEADLINE},
+    limits::{ATTEMPT_DEADLINE, PROBE_DEADLINE, PROBE_EVERY, PROBES_BESIDE, RECOVERY_DEADLINE},
     world::World,
 };
 
@@ -140,7 +140,7 @@ async fn probe(
 /// Kills the leader and starts it again; then cuts the home site off and heals the links.
 pub(crate) async fn run(world: &World, lasting: Duration, name: &str) -> anyhow::Result<Faults> {
     // Both faults, recovery after each, and some service before.
-    let probes = Probes::start(world, name, lasting * 3 + RECOVERY_DEADLINE * 2).await?;
+    let probes = Probes::start(world, name, lasting * 3 + PROBES_BESIDE).await?;
     let begun = Instant::now();
     anyhow::ensure!(probes.all_served(begun).await.is_some(), "some site is not served before any fault");
     let home = world.topology.home.clone();

@@ -38,6 +38,9 @@ pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// Time between two probes of one site.
 pub(crate) const PROBE_EVERY: Duration = Duration::from_millis(50);
 
+/// For so long there are probes beside the faults themselves: they come slower than planned while there is no service.
+pub(crate) const PROBES_BESIDE: Duration = Duration::from_secs(30);
+
 /// A timer that fires at most so late is the runtime's resolution, and not load that was held up.
 pub(crate) const TIMER_RESOLUTION: Duration = Duration::from_millis(2);
 

@@ -17,7 +17,7 @@ pub(crate) const HELP: &str = "Presets: one-rack, metro, region, continent, plan
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// A preset or a TOML file. Repeat it for several. By default all presets, and three of them with --quick.
+    /// A preset or a TOML file. Repeat it for several. By default all presets, and two of them with --quick.
     #[arg(long = "topology", value_name = "PRESET|FILE")]
     topologies: Vec<String>,
     /// Commits a second, all groups together.
@@ -84,12 +84,12 @@ impl Options {
             seed: self.common.seed.unwrap_or_else(|| rand::random::<u32>().into()),
             data: paths::data(self.common.data_dir.as_deref())?,
             rate: self.rate.unwrap_or(40.0),
-            time: seconds("--seconds", self.seconds.unwrap_or(if quick { 6.0 } else { 30.0 }), 600.0)?,
+            time: seconds("--seconds", self.seconds.unwrap_or(if quick { 4.0 } else { 30.0 }), 600.0)?,
             members: or(&self.members, &[16], &[2, 16, 128, 1000]),
             contention: or(&self.contention, &[8], &[1, 2, 5, 10, 20, 50]),
             fault: seconds(
                 "--fault-seconds",
-                self.fault_seconds.unwrap_or(if quick { 6.0 } else { 15.0 }),
+                self.fault_seconds.unwrap_or(if quick { 5.0 } else { 15.0 }),
                 300.0,
             )?,
             sizes: if quick { vec![4, 16, 64] } else { vec![4, 16, 64, 256] },
