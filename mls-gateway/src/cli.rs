@@ -78,6 +78,8 @@ async fn run_gateway(given: Given<Settings>) -> anyhow::Result<()> {
     let Some(settings) = given.in_force(&Settings::defaults(), Settings::config)? else { return Ok(()) };
     telemetry::init(settings.log_json.unwrap_or_default(), LOG_FILTER)?;
     let config = settings.config()?;
+    // Before the certificates are read: what is told before the recorder is there is lost.
+    service_kit::metrics::recorder()?;
     let network = routed(tcp_network(), config.routes);
     let secured = Secured::new(network.clone(), &config.tls, &config.clients)?;
     let incoming = listen(&secured.clients, "API", &config.listen, secured.is_insecure()).await?;

@@ -63,6 +63,8 @@ impl Mesh {
     /// Runs until the process is told to stop.
     pub async fn run(self) -> anyhow::Result<()> {
         telemetry::init(self.log_json, LOG_FILTER)?;
+        // Before the certificates are read: what is told before the recorder is there is lost.
+        service_kit::metrics::recorder()?;
         let network = routed(tcp_network(), self.resolve);
         let clients = ClientArgs {
             client_tls_cert: None,

@@ -16,6 +16,8 @@ pub(super) type Serve = Given<Settings>;
 pub(super) async fn run(serve: Serve) -> anyhow::Result<()> {
     let Some(settings) = serve.in_force(&Settings::defaults(), Settings::config)? else { return Ok(()) };
     telemetry::init(settings.log_json.unwrap_or_default(), "info,openraft=error")?;
+    // Before the certificates are read: what is told before the recorder is there is lost.
+    service_kit::metrics::recorder()?;
     let mut seams = Seams::system();
     seams.network = routed(seams.network, settings.resolve.clone().unwrap_or_default());
     let me = settings.node_id;
