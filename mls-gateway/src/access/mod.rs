@@ -203,7 +203,11 @@ impl Access {
             }
             _ => {}
         }
-        let until = self.validator.farewell(group_id, client, from).await?;
+        let until = match self.validator.farewell(group_id, client, from).await {
+            // The log was given up there: whatever it was, it reads nothing there any more.
+            Err(error) if error.oldest_kept().is_some() => None,
+            until => until?,
+        };
         self.farewells.lock().put(key, Farewell { epoch, from, until });
         Ok(standing(until))
     }

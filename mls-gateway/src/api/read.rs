@@ -63,12 +63,18 @@ impl Api {
             let reader = self.demls_reader(&group, reader, seq).await?;
             let mut page = self.page_of(&group, seq, chain, max).await?;
             if let Some(reader) = reader {
-                for at in 0..page.entries.len() {
-                    if reader.has_read(&page.entries[at]).await.is_err() {
-                        page.entries.truncate(at + 1);
-                        break;
+                let mut shown = page.entries.len();
+                for (at, entry) in page.entries.iter().enumerate() {
+                    match reader.has_read(entry).await {
+                        Ok(()) => {}
+                        Err(GatewayError::Denied(_)) => {
+                            shown = at + 1;
+                            break;
+                        }
+                        Err(error) => return Err(error),
                     }
                 }
+                page.entries.truncate(shown);
                 if !reader.sees_head().await? {
                     page.head = None;
                 }

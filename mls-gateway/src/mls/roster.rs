@@ -103,12 +103,28 @@ impl Validator {
                 format_args!("{ROSTER_LOG_ENTRIES_MAX} entries"),
             ));
         }
+        let mut is_cut = false;
         while after < answer.head.seq {
-            let page = self.log().entries(group_id, after, CATCH_UP_PAGE, linearizable).await?;
+            let page = match self.log().entries(group_id, after, CATCH_UP_PAGE, linearizable).await {
+                Err(error) if error.oldest_kept().is_some_and(|oldest| after + 1 < oldest) => {
+                    after = error.oldest_kept().map_or(after, |oldest| oldest - 1);
+                    is_cut = true;
+                    continue;
+                }
+                page => page?,
+            };
             let Some(last) = page.last() else { break };
             after = last.seq;
-            let page = page.iter().take_while(|entry| entry.seq <= answer.head.seq);
-            page.for_each(|entry| note(&mut roster.members, entry, is_external));
+            for entry in page.iter().take_while(|entry| entry.seq <= answer.head.seq) {
+                note(&mut roster.members, entry, is_external);
+                // What shows how its author came in may have been given up; a member it was, or its commit had not been accepted.
+                if is_cut
+                    && changes_members(entry)
+                    && let Ok(author) = ClientId::new(entry.author.clone())
+                {
+                    roster.members.insert(author);
+                }
+            }
         }
         Ok(roster)
     }
