@@ -46,15 +46,15 @@ async fn play(world: &World, progress: &Progress) -> anyhow::Result<bool> {
 
     world.links.split(&[&[SITES[0], SITES[1]], &[SITES[2]]], Cut::Stall)?;
     progress.done(&format!("{} is cut off from the others", SITES[2]));
-    let forked = script::fork(&world.groups, &[2]).await?;
-    steps.fork("minority cut off, until a branch takes a commit", &forked);
+    let forking = script::fork(&world.groups, &[2]);
+    steps.fork("minority cut off, until a branch takes a commit", forking).await?;
     steps.time("commits, adds, removals and messages on both sides", script::two_sides(&world.groups)).await;
     progress.done(&format!("both sides have committed and spoken: {}", tally(world)));
 
     world.links.split(&[], Cut::Stall)?;
     progress.done("all three sites are cut off from one another");
-    let forked = script::fork(&world.groups, &[0, 1]).await?;
-    steps.fork("all cut off, until the first two sites' branches take a commit", &forked);
+    let forking = script::fork(&world.groups, &[0, 1]);
+    steps.fork("all cut off, until the first two sites' branches take a commit", forking).await?;
     steps
         .time("commits, adds, removals and messages at every site", script::three_sides(&world.groups))
         .await;

@@ -16,9 +16,9 @@ pub struct Times {
     pub ack_pause: Duration,
 }
 
-/// From the loss of the quorum to the fork, in percent of the longest election timeout. An ordinary election is over by then. Half a timeout
-/// is left until the promised two: for noticing the loss, and for the first commit itself.
-const FORK_AFTER_PERCENT: u32 = 150;
+/// From the loss of the quorum to the fork: so many percent of the longest election timeout, and a heartbeat. An ordinary election is over
+/// by then. The rest until the promised two timeouts is for noticing the loss, and for the first commit itself.
+const FORK_AFTER_PERCENT: u32 = 125;
 /// Nodes report a quorum every 100 ms: three may be late.
 const QUORUM_TTL_MIN: Duration = Duration::from_millis(300);
 /// How long the quorum must answer before it is trusted again.
@@ -30,7 +30,8 @@ impl Times {
     pub fn of(profile: Profile) -> Self {
         let timing = Timing::of(profile);
         let quorum_ttl = timing.suspect_quorum_after.max(QUORUM_TTL_MIN);
-        let suspect = (timing.election_max * FORK_AFTER_PERCENT / 100).saturating_sub(quorum_ttl);
+        let fork_after = timing.election_max * FORK_AFTER_PERCENT / 100 + timing.heartbeat;
+        let suspect = fork_after.saturating_sub(quorum_ttl);
         Self {
             modes: ModeTimes { suspect_ms: suspect.as_millis() as u64, steady_ms: STEADY.as_millis() as u64 },
             quorum_ttl,
