@@ -6,15 +6,17 @@ use bytes::Bytes;
 use concordat_proto::{
     log::v1::{CanonicalCursor, Pruned, Reason},
     ordering::v1::{
-        PruneGroup, ReadEntriesRequest, command::Command, outcome::Outcome, subscribe_response::Response,
+        PruneGroup, ReadEntriesRequest, ReadEntriesResponse, command::Command, outcome::Outcome,
+        subscribe_response::Response,
     },
 };
 use group_log::{Entry, Retention, verify_entry};
 use ordering_service::config::Config;
 use service_kit::status::StatusFacts;
+use tokio::time::{Instant, sleep};
 use tonic::Code;
 
-use crate::support::{Cluster, SHARD, Subscriber, commit, create, encode, id, published, until};
+use crate::support::{Cluster, PATIENCE, SHARD, Subscriber, commit, create, encode, id, published, until};
 
 const KEPT: u64 = 20;
 
@@ -52,13 +54,31 @@ async fn told(cluster: &Cluster, node: u64, name: &str, after: u64) -> Response 
     subscriber.next().await.1
 }
 
+/// A node that has just been started is behind, and says so.
+async fn read_once_caught_up(
+    cluster: &Cluster,
+    node: u64,
+    request: ReadEntriesRequest,
+) -> ReadEntriesResponse {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match cluster.ordering(node).await.read_entries(request.clone()).await {
+            Ok(page) => return page.into_inner(),
+            Err(refused) if refused.code() == Code::Unavailable && Instant::now() < deadline => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            Err(refused) => panic!("node {node} cannot be read: {refused}"),
+        }
+    }
+}
+
 /// What is left of a group's log at a node, checked from the chain hash of what is gone on.
 async fn left(cluster: &Cluster, node: u64, name: &str) -> Vec<concordat_proto::log::v1::Entry> {
     let shards = cluster.node(node).node().shards.get().unwrap();
     let pruned = shards.get(SHARD).unwrap().reader().pruned(name.as_bytes()).unwrap();
     let cursor = Some(CanonicalCursor { seq: pruned.seq, chain_hash: pruned.chain.to_bytes() });
     let request = ReadEntriesRequest { group_id: id(name), cursor, max_entries: 0, linearizable: true };
-    let page = cluster.ordering(node).await.read_entries(request).await.unwrap().into_inner();
+    let page = read_once_caught_up(cluster, node, request).await;
     let mut chain = pruned.chain;
     for entry in &page.entries {
         chain = verify_entry(&chain, &Entry::try_from(entry.clone()).unwrap()).unwrap();
