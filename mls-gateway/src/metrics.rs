@@ -139,11 +139,17 @@ pub fn describe() {
 /// and an alert on it would be silent. Install the recorder first.
 pub fn begin() {
     describe();
-    for name in [LOG_MISMATCHES, VALIDATION_REBUILDS, REPORTED] {
+    for name in [LOG_MISMATCHES, VALIDATION_REBUILDS, REPORTED, MESH_DROPPED, MESH_SKIPPED] {
         counter!(name).increment(0);
     }
     for cause in ["unreachable", "broken", "no_quorum", "lagging", "mismatch"] {
         counter!(FOLLOW_SWITCHES, "cause" => cause).increment(0);
+    }
+    for cause in ["no_leader", "not_leader", "not_sent", "lost", "overloaded"] {
+        counter!(RETRIES, "cause" => cause).increment(0);
+    }
+    for from in ["client", "gateway"] {
+        counter!(MESH_ITEMS, "from" => from).increment(0);
     }
     for held in ["one", "two"] {
         counter!(BRANCH_ENTRIES, "copies" => held).increment(0);
