@@ -36,10 +36,10 @@ struct Service {
 
 impl Service {
     async fn start() -> Service {
-        Service::start_with(|_| {}).await
+        Service::start_with(true, |_| {}).await
     }
 
-    async fn start_with(adjust: impl Fn(&mut Config)) -> Service {
+    async fn start_with(members_only: bool, adjust: impl Fn(&mut Config)) -> Service {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cluster");
         let cluster = DevCluster::start_with(&path, 3, 2, Seams::system(), adjust).await.unwrap();
@@ -48,7 +48,7 @@ impl Service {
             let network = tcp_network();
             let incoming = network.listen("127.0.0.1:0".into()).await.unwrap();
             let mut parts = Parts::new(cluster.api_addresses(), incoming, network, Randomness::from_os());
-            parts.members_only = true;
+            parts.members_only = members_only;
             let gateway = Gateway::start(parts).unwrap();
             gateway.ready().await;
             gateways.push(gateway);
@@ -96,8 +96,8 @@ fn in_group(client: &Client, group: &GroupId) -> bool {
 }
 
 /// The service keeps ten entries of each group.
-async fn forgetful() -> Service {
-    Service::start_with(|config| {
+async fn forgetful(members_only: bool) -> Service {
+    Service::start_with(members_only, |config| {
         config.keeping.limits.max_entries = Some(10);
         config.keeping.look_every = Duration::from_millis(100);
     })
@@ -120,7 +120,7 @@ async fn until_gone(service: &Service, client: &Client, group: &GroupId, seq: u6
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_was_away_for_longer_than_the_log_is_kept_comes_back_by_itself() {
-    let service = forgetful().await;
+    let service = forgetful(true).await;
     let [ann, bob, cy] = [("ann", 0), ("bob", 1), ("cy", 1)].map(|(name, n)| service.client(name, n));
     for client in [&bob, &cy] {
         client.publish_key_packages().await.unwrap();
@@ -166,7 +166,25 @@ async fn a_member_that_was_away_for_longer_than_the_log_is_kept_comes_back_by_it
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_was_removed_while_it_was_away_does_not_come_back_by_itself() {
-    let service = forgetful().await;
+    // Where everybody may read, it sees by the GroupInfo that it is no member any more.
+    let (service, bob, group) = removed_while_away(false).await;
+    assert!(matches!(bob.sync(&group).await, Err(Error::NotMember(_))));
+    assert_eq!(bob.group(&group).unwrap().status, Status::Left(LeftReason::RemovedUnseen));
+    service.stop().await;
+    // Where only members may, it is refused. No secret is deleted because a gateway says so.
+    let (service, bob, group) = removed_while_away(true).await;
+    let refused = bob.sync(&group).await.unwrap_err();
+    assert!(
+        matches!(&refused, Error::Call(CallError { reason: Some(Reason::PermissionDenied), .. })),
+        "{refused:?}"
+    );
+    assert_eq!(bob.group(&group).unwrap().status, Status::Active);
+    service.stop().await;
+}
+
+/// Bob was removed while he was away, and the entry that did it is gone from the log.
+async fn removed_while_away(members_only: bool) -> (Service, Client, GroupId) {
+    let service = forgetful(members_only).await;
     let [ann, bob] = [("ann", 0), ("bob", 1)].map(|(name, n)| service.client(name, n));
     bob.publish_key_packages().await.unwrap();
     let group = ann.create_group(NewGroup::default()).await.unwrap();
@@ -175,15 +193,13 @@ async fn a_member_that_was_removed_while_it_was_away_does_not_come_back_by_itsel
     let seen = bob.group(&group).unwrap().seq;
     ann.remove(&group, &[id("bob")]).await.unwrap();
     until_gone(&service, &ann, &group, seen + 1).await;
-    assert!(matches!(bob.sync(&group).await, Err(Error::NotMember(_))));
-    assert_eq!(bob.group(&group).unwrap().status, Status::Left(LeftReason::RemovedUnseen));
     assert_eq!(ann.sync(&group).await.unwrap().members, [b"ann".to_vec()]);
-    service.stop().await;
+    (service, bob, group)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_is_told_where_the_log_begins_and_how_to_come_back() {
-    let service = forgetful().await;
+    let service = forgetful(true).await;
     let ann = service.client("ann", 0);
     let group = ann.create_group(NewGroup::default()).await.unwrap();
     until_gone(&service, &ann, &group, 1).await;
