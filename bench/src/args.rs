@@ -37,7 +37,7 @@ pub(crate) enum Command {
 /// What every benchmark takes.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Common {
-    /// Under three minutes, for a first look: fewer levels, rounds and sizes.
+    /// For a first look: fewer levels, rounds and sizes.
     #[arg(long)]
     pub(crate) quick: bool,
     /// Draws payloads and the order of the runs: the same seed, the same order. By default a new one, which is reported.
