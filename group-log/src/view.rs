@@ -1,4 +1,5 @@
-//! What the rules read. Each call is one lookup, so a decision never costs more in a longer log.
+//! What the rules read. Each call is one lookup, or a search from the end of the log that costs no more in a longer one, so neither
+//! does a decision.
 
 use crate::{
     content::{CommitRef, Record},
@@ -15,7 +16,8 @@ pub trait View {
     /// The head, or nothing if the group does not exist.
     fn head(&self) -> Result<Option<Head>, Self::Error>;
 
-    /// The commit that ended this epoch. Kept forever, for every epoch since the log began.
+    /// The commit that ended this epoch. Known forever, for every epoch since the log began. May be searched for: how far the epoch lies
+    /// behind the head may count, with its logarithm.
     fn commit_ending(&self, epoch: u64) -> Result<Option<CommitRef>, Self::Error>;
 
     /// Number of the entry with this id, if it is one of those that [`Change::recent_put`](crate::Change::recent_put) stored and

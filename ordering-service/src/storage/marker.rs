@@ -15,7 +15,7 @@ use super::{
 use crate::raft::types::NodeId;
 
 /// The storage format that this version reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const FILE: &str = "marker";
 const MAGIC: &[u8; 8] = b"concorda";

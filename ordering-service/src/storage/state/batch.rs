@@ -10,6 +10,7 @@ use group_log::Head;
 use rocksdb::WriteBatch;
 
 use super::{
+    heads,
     keys::RowKey,
     observer::Advanced,
     rows::{decode_number, encode_number},
@@ -133,8 +134,7 @@ impl<'a> Batch<'a> {
         if let Some(head) = self.heads.get(group).copied().or_else(|| self.state.cached_head(group)) {
             return Ok(Some(head));
         }
-        let row = self.rows.get(&RowKey::Head { group }.encode())?;
-        row.map(|row| Head::decode(&row).map_err(|error| self.rows.bad_row("a head", error))).transpose()
+        heads::head(&self.rows, group)
     }
 
     pub(crate) fn set_head(&mut self, group: &Bytes, head: Head) {
@@ -167,7 +167,6 @@ impl<'a> Batch<'a> {
         }
         let mut advanced = Vec::with_capacity(self.heads.len() + self.inboxes.len());
         for (group, head) in &self.heads {
-            batch.put_cf(&self.rows.state, RowKey::Head { group }.encode(), head.encode());
             advanced.push(Advanced::Group { group_id: group.clone(), seq: head.seq });
         }
         let inboxes = self.inboxes.into_iter();

@@ -13,7 +13,7 @@ use group_log::{
 use super::{
     apply::Origin,
     batch::Batch,
-    forks, inbox,
+    epochs, forks, heads, inbox,
     keys::RowKey,
     payload::Payloads,
     place::Place,
@@ -81,7 +81,9 @@ pub(super) fn store(
     origin: Origin,
 ) -> Result<(), StorageError> {
     let Change { head, seq, record, commit_ending, recent_put, recent_delete, turn_order, welcomes } = change;
-    if let Some((epoch, commit)) = commit_ending {
+    if let Some((epoch, commit)) = commit_ending
+        && epochs::has_rows(&head)
+    {
         batch.put(&RowKey::Commit { group, epoch }, commit.encode());
     }
     if let Some(id) = recent_delete {
@@ -91,8 +93,8 @@ pub(super) fn store(
         batch.put_number(&RowKey::Recent { group, id: id.as_bytes() }, seq);
     }
     if let Some(order) = turn_order {
-        let before = batch.head(group)?.and_then(|head| head.turn).map_or(0, |turn| turn.members);
-        for index in order.len() as u32..before {
+        let members = batch.head(group)?.and_then(|head| head.turn).map_or(0, |turn| turn.members);
+        for index in order.len() as u32..members {
             batch.delete(&RowKey::Turn { group, index });
         }
         for (index, client) in (0..).zip(order) {
@@ -113,7 +115,11 @@ pub(super) fn store(
             inbox::deliver(batch, note.client_id.to_bytes(), origin.index, &row)?;
         }
     }
-    batch.put(&RowKey::Record { group, seq }, RecordRow { place, record }.encode());
+    if heads::is_stored(&record, &head) {
+        batch.put(&RowKey::Head { group }, head.encode());
+    }
+    let has_group_info = head.group_info_seq == seq;
+    batch.put(&RowKey::Record { group, seq }, RecordRow { place, has_group_info, record }.encode());
     batch.set_head(group, head);
     Ok(())
 }
@@ -186,11 +192,7 @@ impl View for GroupView<'_, '_> {
     }
 
     fn commit_ending(&self, epoch: u64) -> Result<Option<CommitRef>, StorageError> {
-        let row = self.batch.get(&RowKey::Commit { group: self.group, epoch })?;
-        let decode = |row: Bytes| {
-            CommitRef::decode(&row).map_err(|error| self.batch.rows.bad_row("a commit reference", error))
-        };
-        row.map(decode).transpose()
+        epochs::commit_ending(self.batch, self.group, self.head.as_ref(), epoch)
     }
 
     fn recent(&self, id: &EntryId) -> Result<Option<u64>, StorageError> {

@@ -8,9 +8,9 @@
 //! | 03 | log index | nothing: no row refers to this log entry |
 //! | 04 | log index | nothing: a report of branches that rows refer to, any number of them |
 //! | 05 | log index | the log index of the command after which no row refers to this log entry any more |
-//! | 10 | group | head |
+//! | 10 | group | head, of now or of up to 16 entries ago |
 //! | 11 | group, seq | where the payload is, record |
-//! | 12 | group, epoch | the commit that ended the epoch |
+//! | 12 | group, epoch | the commit that ended the epoch, where records do not say it |
 //! | 13 | group, entry id | seq of a recent entry |
 //! | 14 | group | state of the branches of a DeMLS group |
 //! | 15 | group, entry id | what a DeMLS group's log says about the entry |

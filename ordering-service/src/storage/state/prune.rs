@@ -14,6 +14,7 @@ use group_log::{EntryKind, Prune, Pruned};
 use super::{
     apply::Origin,
     batch::Batch,
+    epochs,
     groups::{self, GroupView},
     inbox,
     keys::RowKey,
@@ -41,6 +42,10 @@ pub(super) fn prune(
         return Ok(Outcome::GroupPruned(GroupPruned { pruned_seq, entries: 0 }));
     };
     let entries = contents.end() - contents.start() + 1;
+    // Records go, sooner or later: what they say of epochs stays.
+    for seq in (*contents.start()).max(2)..=contents.end() + 1 {
+        epochs::keep(batch, &group, seq)?;
+    }
     for seq in contents {
         give_up(batch, &group, seq, origin)?;
     }

@@ -5,6 +5,7 @@ use group_log::{Head, Pruned};
 
 use super::{
     branches::LAST_GROUP,
+    heads,
     keys::{RowKey, trailing_name},
     place::Place,
     reader::{ShardReader, get_as},
@@ -36,8 +37,12 @@ impl ShardReader {
                 |key, value| {
                     let group =
                         trailing_name(key, 0).map_err(|error| rows.bad_row("the key of a head", error))?;
-                    let head = Head::decode(value).map_err(|error| rows.bad_row("a head", error))?;
+                    let stored = Head::decode(value).map_err(|error| rows.bad_row("a head", error))?;
                     if after.is_none_or(|after| group != after) && groups.len() < max {
+                        let head = match heads::roll_forward(rows, &group, stored)? {
+                            Some(head) => head,
+                            None => heads::head(rows, &group)?.unwrap_or(stored),
+                        };
                         let pruned = pruned(rows, &group)?;
                         groups.push((group, head, pruned));
                     }

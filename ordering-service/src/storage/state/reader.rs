@@ -15,7 +15,7 @@ use prost::Message;
 use super::{
     apply::Origin,
     batch::Batch,
-    groups,
+    groups, heads,
     keys::{RowKey, trailing_number},
     payload::Payloads,
     pruned_reader::pruned,
@@ -84,7 +84,7 @@ impl ShardReader {
     pub fn head(&self, group: &[u8]) -> Result<Option<Head>, StorageError> {
         match self.state.cached_head(group) {
             Some(head) => Ok(Some(head)),
-            None => self.read(|rows| head(rows, group)),
+            None => self.read(|rows| heads::head(rows, group)),
         }
     }
 
@@ -165,13 +165,13 @@ impl ShardReader {
     /// A group's newest GroupInfo. Nothing if there is no such group.
     pub fn group_info(&self, group: &[u8]) -> Result<Option<GroupInfo>, StorageError> {
         self.read(|rows| {
-            let mut newest = head(rows, group)?;
+            let mut newest = heads::head(rows, group)?;
             loop {
                 let Some(head) = newest else { return Ok(None) };
                 match group_info_at(rows, group, &head) {
                     // It can be given up in the very moment in which another one takes its place.
                     Err(StorageError::Corrupt { .. }) if self.is_replaced(rows, group, &head)? => {
-                        newest = self::head(rows, group)?;
+                        newest = heads::head(rows, group)?;
                     }
                     message => {
                         return message
@@ -183,7 +183,7 @@ impl ShardReader {
     }
 
     fn is_replaced(&self, rows: &Rows<'_>, group: &[u8], old: &Head) -> Result<bool, StorageError> {
-        Ok(head(rows, group)?.is_some_and(|head| head.group_info_seq > old.group_info_seq))
+        Ok(heads::head(rows, group)?.is_some_and(|head| head.group_info_seq > old.group_info_seq))
     }
 
     /// The shard that a group lives in. For the directory shard.
@@ -284,7 +284,7 @@ impl ShardReader {
     fn cached_or_stored_head(&self, rows: &Rows<'_>, group: &[u8]) -> Result<Option<Head>, StorageError> {
         match self.state.cached_head(group) {
             Some(head) => Ok(Some(head)),
-            None => head(rows, group),
+            None => heads::head(rows, group),
         }
     }
 
@@ -331,10 +331,6 @@ impl ShardReader {
         }
         read(&self.state.rows()?)
     }
-}
-
-fn head(rows: &Rows<'_>, group: &[u8]) -> Result<Option<Head>, StorageError> {
-    get_as(rows, &RowKey::Head { group }, |row| Head::decode(&row))
 }
 
 fn group_info_at(rows: &Rows<'_>, group: &[u8], head: &Head) -> Result<Bytes, StorageError> {

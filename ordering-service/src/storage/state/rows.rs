@@ -11,20 +11,29 @@ use crate::storage::wire::{DecodeError, Fields, Put};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecordRow {
     pub(crate) place: Place,
+    /// It carries a GroupInfo.
+    pub(crate) has_group_info: bool,
     pub(crate) record: Record,
 }
 
 impl RecordRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(12 + 128);
+        let mut bytes = Vec::with_capacity(13 + 128);
         self.place.put(&mut bytes);
+        bytes.put_byte(self.has_group_info.into());
         bytes.extend_from_slice(&self.record.encode());
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, RowError> {
-        let (place, record) = Place::split(bytes)?;
-        Ok(RecordRow { place, record: Record::decode(record)? })
+        let (place, rest) = Place::split(bytes)?;
+        let (has_group_info, record) = match rest {
+            [0, record @ ..] => (false, record),
+            [1, record @ ..] => (true, record),
+            [got, ..] => return Err(DecodeError::Value { what: "GroupInfo", got: (*got).into() }.into()),
+            [] => return Err(DecodeError::Short { what: "GroupInfo", needed: 1, left: 0 }.into()),
+        };
+        Ok(RecordRow { place, has_group_info, record: Record::decode(record)? })
     }
 }
 

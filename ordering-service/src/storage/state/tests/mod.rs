@@ -5,6 +5,7 @@ mod batching;
 mod directory;
 mod forks;
 mod groups;
+mod heads;
 mod inbox;
 mod key_packages;
 mod pruning;
