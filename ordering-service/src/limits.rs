@@ -24,6 +24,10 @@ pub const WAITING_COMMITS_PER_GROUP: usize = 1_024;
 pub const OUTCOMES_PER_RESPONSE: usize = 1_024;
 /// Bytes of one response of a submit stream are kept near this: a superseded commit is answered with the winner.
 pub const RESPONSE_BYTES: usize = 4 << 20;
+/// So many proposals of a shard go to Raft as they come; when more are under way they go in rounds.
+pub const PROPOSED_SINGLY: usize = 24;
+/// A round of proposals waits no longer for the one before it to be decided.
+pub const ROUND_MAX: Duration = Duration::from_millis(2);
 /// How often the age of the submissions that are under way is looked at.
 pub const EXPIRY_INTERVAL: Duration = Duration::from_millis(100);
 /// What an overloaded node asks clients to wait.

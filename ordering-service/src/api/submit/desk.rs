@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use concordat_proto::{
@@ -11,7 +11,6 @@ use concordat_proto::{
         Command, GroupSubmission, Outcome, Submission, command::Command as Kind, outcome::Outcome as Answer,
     },
 };
-use openraft::raft::ClientWriteResult;
 use prost::Message;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -19,33 +18,33 @@ use super::{
     outbox::{NodeLoad, NotTaken, Outbox},
     outcome::{answer, no_cluster, overloaded, unknown},
     races::{Entered, Race, Races, Waiting},
+    rounds::{Proposal, Rounds, Sink},
 };
 use crate::{
     error::{malformed, refused, too_large},
     limits,
     node::Node,
     raft::{
-        responder::{Responder, ResultSink},
         shard::SharedShard,
         shards::Shards,
-        types::{DIRECTORY, Proposed, ShardId, TypeConfig},
+        types::{DIRECTORY, Proposed, ShardId},
     },
 };
-
-type Sink = Arc<dyn ResultSink<ClientWriteResult<TypeConfig>>>;
 
 /// Takes submissions.
 pub struct Desk {
     node: Arc<Node>,
     load: Arc<NodeLoad>,
     races: Arc<Races>,
+    /// By shard, once the node belongs to a cluster.
+    rounds: OnceLock<Vec<Arc<Rounds>>>,
 }
 
 impl Desk {
     /// A node's desk, and the task that decides what had to wait.
     pub(crate) fn open(node: Arc<Node>) -> Arc<Self> {
         let (races, waited) = Races::new();
-        let desk = Arc::new(Self { node, load: Arc::default(), races });
+        let desk = Arc::new(Self { node, load: Arc::default(), races, rounds: OnceLock::new() });
         tokio::spawn(decide_again(Arc::downgrade(&desk), waited));
         desk
     }
@@ -167,10 +166,18 @@ impl Desk {
     }
 
     async fn propose(&self, shard: &SharedShard, submission: Waiting, sink: Sink) {
-        let responder = Responder::new(sink, submission.token);
         let proposed = Proposed { at_ms: self.node.clock.now_ms(), command: submission.command };
-        // An error means that Raft has stopped; the responder was dropped and has answered.
-        let _ = shard.raft().client_write_ff(proposed, Some(responder)).await;
+        let proposal = Proposal { proposed, sink, token: submission.token };
+        match self.rounds(shard) {
+            Some(rounds) => rounds.propose(proposal).await,
+            None => proposal.sink.abandoned(proposal.token),
+        }
+    }
+
+    fn rounds(&self, shard: &SharedShard) -> Option<&Arc<Rounds>> {
+        let shards = self.node.shards.get()?;
+        let rounds = self.rounds.get_or_init(|| shards.iter().cloned().map(Rounds::new).collect());
+        rounds.get(usize::try_from(shard.id()).ok()?)
     }
 }
 

@@ -4,6 +4,7 @@ mod desk;
 mod outbox;
 mod outcome;
 mod races;
+mod rounds;
 
 use std::{pin::pin, sync::Arc};
 

@@ -5,13 +5,7 @@
 use bytes::Bytes;
 use group_log::{CommitRef, EntryKind, GroupKind, Head};
 
-use super::{
-    batch::Batch,
-    groups::record_row,
-    keys::RowKey,
-    prune::pruned,
-    rows::RecordRow,
-};
+use super::{batch::Batch, groups::record_row, keys::RowKey, prune::pruned, rows::RecordRow};
 use crate::storage::error::StorageError;
 
 /// Whether commits of the group have rows of their own from the start.
@@ -75,7 +69,9 @@ fn first_after(
 fn commit_at(batch: &Batch<'_>, group: &[u8], seq: u64) -> Result<CommitRef, StorageError> {
     let record = need_record(batch, group, seq)?.record;
     if record.kind != EntryKind::Commit {
-        return Err(batch.rows.bad_row("the record of a commit", format!("entry {seq} is a {:?}", record.kind)));
+        return Err(batch
+            .rows
+            .bad_row("the record of a commit", format!("entry {seq} is a {:?}", record.kind)));
     }
     let parent = need_record(batch, group, seq - 1)?.record.state_after;
     Ok(CommitRef { seq, parent, state_id: record.state_id, chain: record.chain })
@@ -95,5 +91,6 @@ pub(super) fn keep(batch: &mut Batch<'_>, group: &Bytes, seq: u64) -> Result<(),
 }
 
 fn need_record(batch: &Batch<'_>, group: &[u8], seq: u64) -> Result<RecordRow, StorageError> {
-    record_row(batch, group, seq)?.ok_or_else(|| batch.rows.bad_row("a record", format!("entry {seq} has none")))
+    record_row(batch, group, seq)?
+        .ok_or_else(|| batch.rows.bad_row("a record", format!("entry {seq} has none")))
 }

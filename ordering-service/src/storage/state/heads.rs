@@ -73,7 +73,9 @@ pub(super) fn roll_forward(
             return Err(rows.bad_row("a record", format!("the one before {seq} is missing")));
         }
         head = head
-            .filter(|head| rolls_forward(head, &row.record) && seq / STORED_EVERY == stored.seq / STORED_EVERY)
+            .filter(|head| {
+                rolls_forward(head, &row.record) && seq / STORED_EVERY == stored.seq / STORED_EVERY
+            })
             .map(|head| rolled(head, seq, &row));
         Ok(head.is_some())
     })?;

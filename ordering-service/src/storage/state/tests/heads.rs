@@ -50,14 +50,15 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let mut pair =
-            Pair { machine: Machine::new(1), memory: MemoryLog::new(), submitted: Vec::new() };
+        let mut pair = Pair { machine: Machine::new(1), memory: MemoryLog::new(), submitted: Vec::new() };
         pair.both(create("g"));
         pair
     }
 
     fn both(&mut self, command: Bytes) {
-        let Some(Cmd::Group(submission)) = Command::decode(command.clone()).unwrap().command else { panic!() };
+        let Some(Cmd::Group(submission)) = Command::decode(command.clone()).unwrap().command else {
+            panic!()
+        };
         let submission = Submission::try_from(submission).unwrap();
         let expected = self.memory.apply(&submission);
         self.submitted.push(command.clone());
