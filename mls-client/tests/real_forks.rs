@@ -2,55 +2,19 @@
 
 #![allow(clippy::unwrap_used)] // A panic is the report.
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
 use mls_client::{
     Client, ClientId, Committed, DEFAULT_CIPHERSUITE, GroupId, GroupKind, GrpcTransport, Identity, NewGroup,
     Options, Randomness, Status, Store,
 };
 use mls_gateway::server::{DemlsParts, Gateway, Parts};
 use ordering_service::dev::DevCluster;
-use service_kit::net::{Incoming, Io, Network, SharedNetwork, tcp_network};
-use tokio::{
-    io::copy_bidirectional,
-    sync::watch,
-    time::{sleep, timeout},
-};
+use service_kit::{cut::CutNetwork, net::SharedNetwork};
+use tokio::time::{sleep, timeout};
 
 /// Far beyond what a busy machine needs; a test that waits this long has failed.
 const DEADLINE: Duration = Duration::from_secs(180);
-
-/// A gateway's way to the nodes, which can be cut.
-#[derive(Clone)]
-struct Wires {
-    inner: SharedNetwork,
-    cut: watch::Sender<BTreeSet<String>>,
-}
-
-impl Network for Wires {
-    fn dial(&self, address: String) -> BoxFuture<'static, io::Result<Io>> {
-        let (inner, mut cut) = (Arc::clone(&self.inner), self.cut.subscribe());
-        Box::pin(async move {
-            if cut.borrow().contains(&address) {
-                return Err(io::ErrorKind::ConnectionRefused.into());
-            }
-            let mut far = inner.dial(address.clone()).await?;
-            let (near, mut middle) = tokio::io::duplex(256 * 1024);
-            tokio::spawn(async move {
-                tokio::select! {
-                    _ = copy_bidirectional(&mut middle, &mut far) => {}
-                    _ = cut.wait_for(|cut| cut.contains(&address)) => {}
-                }
-            });
-            Ok(Io::new(near, None))
-        })
-    }
-
-    fn listen(&self, address: String) -> BoxFuture<'static, io::Result<Incoming>> {
-        self.inner.listen(address)
-    }
-}
 
 fn id(name: &str) -> ClientId {
     ClientId::new(name.to_owned()).unwrap()
@@ -100,8 +64,8 @@ async fn a_group_is_cut_in_two_goes_on_in_both_parts_and_heals() {
     let cluster = DevCluster::start(&folder.path().join("cluster"), 3, 2).await.unwrap();
     let (mut gateways, mut wires) = (Vec::new(), Vec::new());
     for n in 0..2 {
-        let wire = Wires { inner: tcp_network(), cut: watch::Sender::new(BTreeSet::new()) };
-        let network: SharedNetwork = Arc::new(wire.clone());
+        let wire = CutNetwork::new();
+        let network: SharedNetwork = wire.shared();
         let incoming = network.listen("127.0.0.1:0".into()).await.unwrap();
         let mut parts = Parts::new(cluster.api_addresses(), incoming, network, Randomness::from_os());
         parts.members_only = true;
@@ -126,7 +90,7 @@ async fn a_group_is_cut_in_two_goes_on_in_both_parts_and_heals() {
     assert!(matches!(cy.update(&group).await.unwrap(), Committed::Accepted { .. }));
     settled(&[ann, bob, cy], &group, 3).await;
 
-    wires[1].cut.send_replace(cluster.api_addresses().into_iter().collect());
+    wires[1].cut(cluster.api_addresses());
     let provisional = bob.update(&group).await.unwrap();
     assert!(matches!(provisional, Committed::Provisional { .. }), "{provisional:?}");
     bob.send(&group, "without a quorum").await.unwrap();
@@ -135,7 +99,7 @@ async fn a_group_is_cut_in_two_goes_on_in_both_parts_and_heals() {
     assert!(matches!(ann.update(&group).await.unwrap(), Committed::Accepted { .. }));
     ann.send(&group, "with a quorum").await.unwrap();
 
-    wires[1].cut.send_replace(BTreeSet::new());
+    wires[1].cut([]);
     for client in &clients {
         until("everybody has read everything", || texts(client, &group).len() == 3).await;
     }

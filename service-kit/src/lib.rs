@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod clock;
+pub mod cut;
 pub mod limits;
 pub mod loopback;
 pub mod metrics;

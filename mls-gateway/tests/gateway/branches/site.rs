@@ -15,12 +15,11 @@ use mls_gateway::{
     limits::LOG_ENTRIES_KEPT,
     server::{DemlsParts, Gateway, Parts},
 };
-use service_kit::{net::tcp_network, rng::Randomness};
+use service_kit::{cut::CutNetwork, net::tcp_network, rng::Randomness};
 use tempfile::TempDir;
 
 use crate::support::{
-    Client, Events, client, create_request, cut::CutNetwork, fake::FakeCluster, member::Member, outcome,
-    soon, submit, until,
+    Client, Events, client, create_request, fake::FakeCluster, member::Member, outcome, soon, submit, until,
 };
 
 pub const GROUP: &[u8] = b"group";

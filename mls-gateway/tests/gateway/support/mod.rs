@@ -1,6 +1,5 @@
 //! What the tests stand on: real OpenMLS members, gateways over real sockets, a real cluster, and a fake one that misbehaves on order.
 
-pub mod cut;
 pub mod fake;
 pub mod forks;
 pub mod member;
