@@ -499,3 +499,18 @@ impl OpenMlsCrypto for Recorder {
         self.here().derive_hpke_keypair(config, ikm)
     }
 }
+
+#[test]
+fn openmls_is_the_published_one_without_its_drafts() {
+    // With `virtual-clients-draft` its epoch path skips the label "epoch", and nothing would be decorated.
+    let ours = [include_str!("../../Cargo.toml"), include_str!("../Cargo.toml")];
+    for manifest in ours {
+        assert!(!manifest.contains("virtual-clients-draft") && !manifest.contains("[patch"));
+        let openmls = manifest.lines().filter(|line| line.starts_with("openmls"));
+        assert!(openmls.clone().count() > 0 && openmls.clone().all(|line| !line.contains("features")));
+        assert!(openmls.clone().all(|line| !line.contains("git") && !line.contains("path")));
+    }
+    let lock = include_str!("../../Cargo.lock");
+    let package = lock.split("[[package]]").find(|package| package.contains("name = \"openmls\"\n")).unwrap();
+    assert!(package.contains("source = \"registry+"), "{package}");
+}
