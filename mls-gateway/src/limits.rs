@@ -130,8 +130,18 @@ pub const FOLLOW_RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub const DMLS_EPOCH_BYTES: std::ops::RangeInclusive<usize> = 32..=64;
 /// Leaves of a tree in which members are looked for.
 pub const LEAF_INDEX_MAX: u32 = 1 << 16;
-/// DeMLS groups that a gateway serves at the same time. It can not let go of one before the cluster stops waiting for it.
+/// DeMLS groups that a gateway serves at the same time.
 pub const DEMLS_GROUPS_MAX: usize = 20_000;
+/// With so many groups the gateway is crowded.
+pub const DEMLS_GROUPS_CROWDED: usize = DEMLS_GROUPS_MAX / 10 * 9;
+/// A DeMLS group that nobody has used for so long is let go. A client that comes after that needs a quorum first.
+pub const DEMLS_IDLE: Duration = Duration::from_secs(24 * 3600);
+/// The same while the gateway is crowded.
+pub const DEMLS_IDLE_CROWDED: Duration = Duration::from_secs(600);
+/// Groups that nobody uses are looked for so often: four times in the time after which they are let go, within these bounds.
+pub const DEMLS_SWEEP_MIN: Duration = Duration::from_millis(50);
+/// See [`DEMLS_SWEEP_MIN`].
+pub const DEMLS_SWEEP_MAX: Duration = Duration::from_secs(60);
 /// Entries of the copied log that are kept below the stable one, with their payload. Whoever is further behind reads from the nodes.
 pub const LOG_ENTRIES_KEPT: u64 = 4096;
 /// Entries that are deleted at a time, at least, unless fewer are kept.
@@ -172,6 +182,12 @@ pub const MODE_PATIENCE: Duration = Duration::from_secs(5);
 pub const PARENT_PATIENCE: Duration = Duration::from_secs(1);
 /// What a client is told to wait while branches are brought together.
 pub const RECONCILING_RETRY_AFTER: Duration = Duration::from_millis(200);
+/// Between two acknowledgements of a group, in which nothing but commits happens.
+pub const ACK_PAUSE: Duration = Duration::from_secs(2);
+/// Between two acknowledgements of a group whose branches have just been brought together.
+pub const ACK_PAUSE_SETTLING: Duration = Duration::from_millis(400);
+/// How long after the last sign of a branch that is so: clients do again what they did on the side that lost.
+pub const SETTLING: Duration = Duration::from_secs(30);
 /// Pause before the cluster is told again what it has not recorded yet.
 pub const REPORT_PAUSE: Duration = Duration::from_millis(500);
 /// Pause before a registration or an acknowledgement that failed is tried again.

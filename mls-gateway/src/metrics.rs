@@ -33,6 +33,7 @@ const MODE_CHANGES: &str = "concordat_gateway_mode_changes_total";
 const GROUPS_IN_MODE: &str = "concordat_gateway_groups";
 const GROUP_MODE_CHANGES: &str = "concordat_gateway_group_mode_changes_total";
 const OPEN_BRANCHES: &str = "concordat_gateway_open_branches";
+const GROUPS_RELEASED: &str = "concordat_gateway_groups_released_total";
 const RETAINED_STATES: &str = "concordat_gateway_retained_states";
 const FORKED_SECONDS: &str = "concordat_gateway_forked_seconds";
 const BRANCH_ENTRIES: &str = "concordat_gateway_branch_entries_total";
@@ -83,6 +84,7 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     (MODE, Kind::Gauge, "Mode of a shard: 1 ordered, 2 suspect, 3 unavailable"),
     (MODE_CHANGES, Kind::Counter, "Changes of a shard's mode, by the mode entered"),
     (GROUPS_IN_MODE, Kind::Gauge, "DeMLS groups served, by mode"),
+    (GROUPS_RELEASED, Kind::Counter, "DeMLS groups that nobody used and that the gateway has let go"),
     (GROUP_MODE_CHANGES, Kind::Counter, "Changes of a DeMLS group's mode, by the mode entered"),
     (
         OPEN_BRANCHES,
@@ -158,6 +160,7 @@ pub fn begin() {
         counter!(GROUP_MODE_CHANGES, "mode" => mode_name(mode)).increment(0);
         gauge!(GROUPS_IN_MODE, "mode" => mode_name(mode)).increment(0.0);
     }
+    counter!(GROUPS_RELEASED).increment(0);
     counter!(RELAY_REFUSED, "reason" => "OTHER").increment(0);
     let _ = histogram!(FORKED_SECONDS);
 }
@@ -274,6 +277,16 @@ pub(crate) fn group_mode(from: Option<&'static str>, to: &'static str) {
     }
     gauge!(GROUPS_IN_MODE, "mode" => to).increment(1.0);
     counter!(GROUP_MODE_CHANGES, "mode" => to).increment(1);
+}
+
+/// A DeMLS group is not served any more.
+pub(crate) fn group_gone(mode: &'static str) {
+    gauge!(GROUPS_IN_MODE, "mode" => mode).decrement(1.0);
+}
+
+/// The cluster does not wait for this gateway any more in a DeMLS group that nobody uses.
+pub(crate) fn group_released() {
+    counter!(GROUPS_RELEASED).increment(1);
 }
 
 pub(crate) fn open_branches(groups: usize) {

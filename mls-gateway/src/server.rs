@@ -22,7 +22,7 @@ use crate::{
     api::Api,
     cluster::Cluster,
     demls::{
-        Registry, Times,
+        Keeping, Registry, Times,
         path::Paths,
         store::{Store, StoreError},
     },
@@ -30,7 +30,7 @@ use crate::{
     identity::{Authenticator, TrustMetadata},
     limits::{
         CLIENT_MESSAGE_BYTES_MAX, CLUSTER_MESSAGE_BYTES_MAX, DIRECTORY_SHARD, KEEP_ALIVE_INTERVAL,
-        KEEP_ALIVE_TIMEOUT, LOG_ENTRIES_KEPT, SHUTDOWN_DEADLINE, STREAMS_PER_CONNECTION_MAX,
+        KEEP_ALIVE_TIMEOUT, SHUTDOWN_DEADLINE, STREAMS_PER_CONNECTION_MAX,
     },
     mesh::{DimlsParts, KeepError, api::DimlsApi, exchange::Exchange},
     metrics,
@@ -103,8 +103,8 @@ pub struct DemlsParts {
     pub network: Option<SharedNetwork>,
     /// Which callers of the relay are gateways.
     pub gatekeeper: Gatekeeper,
-    /// Entries of each copied log that are kept below the stable one.
-    pub log_entries_kept: u64,
+    /// How much it keeps of each group.
+    pub keeping: Keeping,
 }
 
 impl DemlsParts {
@@ -117,7 +117,7 @@ impl DemlsParts {
             peers: Vec::new(),
             network: None,
             gatekeeper: Gatekeeper::open(),
-            log_entries_kept: LOG_ENTRIES_KEPT,
+            keeping: Keeping::default(),
         }
     }
 }
@@ -313,7 +313,7 @@ fn start_demls(
     let (bound, cluster_id) = watch::channel(store.cluster());
     let relay = Relay::new(store.gateway_id(), cluster_id);
     let (paths, looking) = Paths::start(Arc::clone(cluster), Arc::clone(&relay), parts.times.quorum_ttl);
-    let registry = Registry::start(Arc::clone(&store), paths, parts.times, parts.log_entries_kept)?;
+    let registry = Registry::start(Arc::clone(&store), paths, parts.times, parts.keeping)?;
     tasks.push(looking);
     tasks.push(spawn(bind(store, cluster.board.cluster_id(), bound, drain.clone())));
     let address = parts.relay.as_ref().map(|relay| relay.local_addr().to_string()).unwrap_or_default();

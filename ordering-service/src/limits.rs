@@ -98,6 +98,8 @@ pub const NOTE_AFTER: Duration = Duration::from_secs(3600);
 pub const GROUPS_PER_PAGE: usize = 256;
 /// Groups that owe removals are counted up to this number.
 pub const GROUPS_COUNTED: usize = 10_000;
+/// Groups that are looked at for gateways that hold `Stable` back, at most and each time.
+pub const UNSTABLE_GROUPS_COUNTED: usize = 1_024;
 
 // Between nodes.
 

@@ -55,8 +55,10 @@ pub const CLOSES_TOTAL: &str = "concordat_ordering_closes_total";
 pub const GROUPS_OWING: &str = "concordat_ordering_groups_owing_removals";
 /// Gateways that are registered for any group, per `shard`.
 pub const GATEWAYS_REGISTERED: &str = "concordat_ordering_gateways_registered";
-/// Those of them that are connected to no node, and so hold `Stable` back, per `shard`.
+/// Those of them that are connected to no node, per `shard`.
 pub const GATEWAYS_AWAY: &str = "concordat_ordering_gateways_away";
+/// Registered gateways whose acknowledgement is missing for something to become stable, per `shard`.
+pub const GATEWAYS_HOLDING_STABLE: &str = "concordat_ordering_gateways_holding_stable";
 
 /// Entries that were given up at the proposal of this node, per `shard`.
 pub const PRUNED_TOTAL: &str = "concordat_ordering_entries_pruned_total";
@@ -93,7 +95,11 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         "Groups of a shard that this node leads in which removals are owed (counted up to 10000).",
     ),
     (GATEWAYS_REGISTERED, "Gateways that are registered for groups of a shard that this node leads."),
-    (GATEWAYS_AWAY, "Registered gateways that are connected to no node, and so hold Stable back."),
+    (GATEWAYS_AWAY, "Registered gateways that are connected to no node of the cluster."),
+    (
+        GATEWAYS_HOLDING_STABLE,
+        "Registered gateways, connected or not, whose acknowledgement keeps something in a group's log from becoming Stable.",
+    ),
     (PRUNED_TOTAL, "Entries given up by retention, at the proposal of this node."),
     (
         RETENTION_HELD,

@@ -75,8 +75,9 @@ fn commands() -> Vec<Command> {
         Command::Report(Report { gateway, entries: branch_entries(), complete: true }),
         Command::Report(Report { gateway, entries: Vec::new(), complete: false }),
         Command::Close(Close { collection: 4, nonce: [6; 32] }),
-        Command::Ack { gateway, position: 7 },
-        Command::Register { gateway, position: 8 },
+        Command::Ack { gateway, registration: 6, position: 7 },
+        Command::Register { gateway, position: 8, departures: 9 },
+        Command::Release { gateway, registration: 10 },
         Command::Evict { gateway },
     ]
 }
@@ -135,10 +136,10 @@ fn a_reader_of_any_group_sees_marks_and_checks_their_hashes() {
     };
     let (winner, loser) = (entry(first, "one"), entry(first, "two"));
     let gateway = GatewayId([5; 16]);
-    group.apply(&Command::Register { gateway, position: 1 });
+    group.apply(&Command::Register { gateway, position: 1, departures: 0 });
     group.apply(&Command::Report(Report { gateway, entries: vec![winner, loser], complete: true }));
     group.apply(&Command::Close(Close { collection: 1, nonce: [0; 32] }));
-    group.apply(&Command::Ack { gateway, position: 3 });
+    group.apply(&Command::Ack { gateway, registration: 0, position: 3 });
 
     let mut verifier = ChainVerifier::new();
     let mut kinds = Vec::new();
@@ -245,7 +246,14 @@ fn answers_keep_what_they_say() {
             Outcome::CollectionClosed(ordering::CollectionClosed { adopted: 1, sides: 2 }),
         ),
         (Answer::NotOpen, Outcome::CollectionClosed(ordering::CollectionClosed::default())),
-        (Answer::Gateways { stable: 5 }, Outcome::GatewayNoted(ordering::GatewayNoted { stable: 5 })),
+        (
+            Answer::Gateways { stable: 5 },
+            Outcome::GatewayNoted(ordering::GatewayNoted { stable: 5, registration: 0 }),
+        ),
+        (
+            Answer::Registered { stable: 5, registration: 6 },
+            Outcome::GatewayNoted(ordering::GatewayNoted { stable: 5, registration: 6 }),
+        ),
     ];
     for (answer, outcome) in outcomes {
         assert_eq!(Outcome::from(answer), outcome);
@@ -271,6 +279,8 @@ fn every_rejection_has_a_reason_and_its_facts() {
         (Rejection::Impossible { entry, refusal }, Reason::TooLarge, "entry"),
         (Rejection::PositionAhead { head_seq: 1, got: 2 }, Reason::CursorAhead, "head_seq"),
         (Rejection::NotRegistered, Reason::NotRegistered, ""),
+        (Rejection::Overtaken { departures: 2, got: 1 }, Reason::NotRegistered, "departures"),
+        (Rejection::NotAcknowledged { head_seq: 2, got: 1 }, Reason::NotRegistered, "expected"),
         (Rejection::NotFollowed { stable: 1, got: 0 }, Reason::NotRegistered, "expected"),
     ];
     for (rejection, reason, fact) in cases {
@@ -293,7 +303,7 @@ fn a_branch_refuses_with_a_reason_or_says_whom_to_remove_first() {
         (BranchRefusal::BelowPromise { promised: 2, got: 1 }, Reason::BelowPromise),
         (BranchRefusal::DeadBranch { seq: 1 }, Reason::DeadBranch),
         (BranchRefusal::NotALeaf { child: EntryId([1; 32]) }, Reason::NotALeaf),
-        (BranchRefusal::Full { limit: 1 }, Reason::Overloaded),
+        (BranchRefusal::Full { what: "entries", limit: 1 }, Reason::Overloaded),
     ];
     for (refusal, reason) in cases {
         let Outcome::Refused(refused) = Outcome::from(&refusal) else { panic!("{refusal}") };

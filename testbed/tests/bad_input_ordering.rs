@@ -10,9 +10,9 @@ use concordat_proto::{
     ordering::v1::{
         AckPosition, AckWelcomes, AssignGroup, ClaimKeyPackage, CloseCollection, Command, EvictGateway,
         FollowGroup, GetHeadRequest, GroupSubmission, LocateRequest, NoteGateways, ReadBranchEntriesRequest,
-        ReadEntriesRequest, ReadInboxRequest, RegisterGateway, ReportBranches, SubscribeRequest,
-        UploadKeyPackages, WatchQuorumRequest, command::Command as Kind, outcome::Outcome, subscribe_request,
-        subscribe_response,
+        ReadEntriesRequest, ReadInboxRequest, RegisterGateway, ReleaseGateway, ReportBranches,
+        SubscribeRequest, UploadKeyPackages, WatchQuorumRequest, command::Command as Kind, outcome::Outcome,
+        subscribe_request, subscribe_response,
     },
 };
 use group_log::{
@@ -164,9 +164,13 @@ fn branch_cases(shard: u32, group: &Bytes, state: &Bytes) -> Vec<(&'static str, 
     let wrong_facts = log::BranchEntry { facts, ..entry.clone() };
     let none = Bytes::from_static(b"none");
     let of = |kind| Command { command: Some(kind) };
-    let ack =
-        |group_id| of(Kind::AckPosition(AckPosition { group_id, gateway_id: gateway_id(), position: 1 }));
-    let register = RegisterGateway { group_id: group.clone(), gateway_id: gateway_id(), position: 1 };
+    let ack = |group_id| {
+        let gateway_id = gateway_id();
+        of(Kind::AckPosition(AckPosition { group_id, gateway_id, position: 1, registration: 0 }))
+    };
+    let (group_id, gateway) = (group.clone(), gateway_id());
+    let register = RegisterGateway { group_id, gateway_id: gateway, position: 1, departures: 0 };
+    let release = ReleaseGateway { group_id: group.clone(), gateway_id: gateway_id(), registration: 0 };
     let close = CloseCollection { group_id: group.clone(), collection: 1, nonce: vec![0; 32].into() };
     let evict = EvictGateway { group_id: group.clone(), gateway_id: gateway_id() };
     let note = NoteGateways { gateway_ids: vec![gateway_id()] };
@@ -185,6 +189,7 @@ fn branch_cases(shard: u32, group: &Bytes, state: &Bytes) -> Vec<(&'static str, 
         ("an acknowledgement", shard, ack(group.clone()), Reason::WrongKind),
         ("an acknowledgement of no group", shard, ack(none), Reason::GroupNotFound),
         ("a registration", shard, of(Kind::RegisterGateway(register)), Reason::WrongKind),
+        ("a release", shard, of(Kind::ReleaseGateway(release)), Reason::WrongKind),
         ("a close from outside", shard, of(Kind::CloseCollection(close)), Reason::PermissionDenied),
         ("an eviction from outside", shard, of(Kind::EvictGateway(evict)), Reason::PermissionDenied),
         ("a sign of life from outside", shard, of(Kind::NoteGateways(note)), Reason::PermissionDenied),

@@ -44,7 +44,14 @@ pub enum Answer {
     },
     /// The collection that was to be closed is not open (any more).
     NotOpen,
-    /// An acknowledgement, registration or eviction was taken in.
+    /// The gateway is registered, now or since before.
+    Registered {
+        /// The stable position now.
+        stable: u64,
+        /// [`Registration::number`](super::Registration::number), which acknowledgements and the release must name.
+        registration: u64,
+    },
+    /// An acknowledgement, release or eviction was taken in.
     Gateways {
         /// The stable position now.
         stable: u64,
@@ -110,8 +117,28 @@ pub enum Rejection {
         got: u64,
     },
     /// The gateway is not registered.
-    #[error("the gateway is not registered, or was evicted: register it again")]
+    #[error("the gateway is not registered, or not any more: register it again")]
     NotRegistered,
+    /// Gateways have departed that the one that registers has not heard of.
+    #[error(
+        "{departures} registrations of the group have ended, but {got} were named: register again and name {departures}"
+    )]
+    Overtaken {
+        /// How many have ended.
+        departures: u64,
+        /// How many were named.
+        got: u64,
+    },
+    /// The gateway may not let go of the group yet.
+    #[error(
+        "the gateway has acknowledged entries up to {got}, and a commit or a branch lies above: acknowledge up to {head_seq} before the release"
+    )]
+    NotAcknowledged {
+        /// The last entry.
+        head_seq: u64,
+        /// What was acknowledged.
+        got: u64,
+    },
     /// The gateway does not have enough of the log to be registered.
     #[error("the gateway has the log up to {got}, but must have it up to {stable} before it is registered")]
     NotFollowed {

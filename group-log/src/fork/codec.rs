@@ -7,29 +7,33 @@ use crate::{
     content::EntryKind,
     fork::{
         facts::{CommitFacts, GatewayId, LeafId},
-        state::{Candidate, Collecting, Dead, ForkState, Recorded},
+        state::{Candidate, Collecting, Dead, ForkState, Recorded, Registration},
     },
     ids::{ClientId, EntryId, StateId},
     limits::{MAX_CLIENT_ID_BYTES, MAX_COMMIT_LEAVES, MAX_EPOCH, MAX_GATEWAYS, MAX_PENDING_MARKS, MAX_SEQ},
 };
 
 const VERSION: u8 = 1;
+/// Since registrations have numbers.
+const STATE_VERSION: u8 = 2;
 const SEQ: &str = "a number of at most 2^62";
 const EPOCH: &str = "an epoch of at most 2^62";
 /// Members that can be owed a removal: every member but one. Only a bound for reading.
 const MAX_OWED: u64 = 1 << 24;
 
 impl ForkState {
-    /// For storage. About 20 bytes, 25 for each gateway and 32 for each removal that is owed.
+    /// For storage. About 20 bytes, 20 to 36 for each gateway and 32 for each removal that is owed.
     pub fn encode(&self) -> Vec<u8> {
-        let writer = Writer::new(VERSION)
+        let writer = Writer::new(STATE_VERSION)
             .int(self.stable)
             .int(self.stable_epoch)
             .int(self.members)
             .int(self.collections)
             .int(self.gateways.len() as u64);
-        let writer =
-            self.gateways.iter().fold(writer, |w, (gateway, position)| w.array(&gateway.0).int(*position));
+        let writer = self.gateways.iter().fold(writer, |w, (gateway, registration)| {
+            w.array(&gateway.0).int(registration.number).int(registration.acknowledged)
+        });
+        let writer = writer.int(self.departures);
         let writer = leaves(writer, self.owed.iter());
         let writer = writer.int(self.pending_marks.len() as u64);
         let writer = self.pending_marks.iter().fold(writer, |w, seq| w.int(*seq));
@@ -45,7 +49,7 @@ impl ForkState {
 
     /// Reads [`ForkState::encode`].
     pub fn decode(bytes: &[u8]) -> Result<ForkState, DecodeError> {
-        let mut reader = Reader::new("fork state", VERSION, bytes)?;
+        let mut reader = Reader::new("fork state", STATE_VERSION, bytes)?;
         let stable = reader.int_to("stable", MAX_SEQ, SEQ)?;
         let stable_epoch = reader.int_to("stable_epoch", MAX_EPOCH, EPOCH)?;
         let members = reader.int("members")?;
@@ -53,8 +57,11 @@ impl ForkState {
         let mut gateways = BTreeMap::new();
         for _ in 0..reader.int_to("gateways", MAX_GATEWAYS as u64, "at most 64 gateways")? {
             let gateway = GatewayId(reader.array("gateways")?);
-            gateways.insert(gateway, reader.int_to("gateways", MAX_SEQ, SEQ)?);
+            let number = reader.int_to("gateways", MAX_SEQ, SEQ)?;
+            let acknowledged = reader.int_to("gateways", MAX_SEQ, SEQ)?;
+            gateways.insert(gateway, Registration { number, acknowledged });
         }
+        let departures = reader.int_to("departures", MAX_SEQ, SEQ)?;
         let owed = read_leaves(&mut reader, "owed", MAX_OWED)?.into_iter().collect();
         let mut pending_marks = BTreeSet::new();
         for _ in 0..reader.int_to("pending_marks", MAX_PENDING_MARKS as u64, "at most 1024")? {
@@ -72,6 +79,7 @@ impl ForkState {
             stable,
             stable_epoch,
             gateways,
+            departures,
             owed,
             members,
             collecting,

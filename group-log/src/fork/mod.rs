@@ -32,7 +32,7 @@ pub use modes::{Mode, ModeMachine, ModeTimes, Service, Signals, Transition};
 pub use obligations::covers;
 pub use rank::{Rank, best_path, ticket};
 pub use report::Report;
-pub use state::{BranchEntry, Candidate, Collecting, Dead, ForkState, Recorded};
+pub use state::{BranchEntry, Candidate, Collecting, Dead, ForkState, Recorded, Registration};
 pub use tree::{BranchRefusal, BranchTree};
 pub use view::{Appended, ForkChange, ForkView, Payload};
 
@@ -61,6 +61,8 @@ pub enum Command {
     Ack {
         /// Who.
         gateway: GatewayId,
+        /// The number that it got when it registered.
+        registration: u64,
         /// Number of an entry.
         position: u64,
     },
@@ -70,6 +72,15 @@ pub enum Command {
         gateway: GatewayId,
         /// The log it has, durably, and below which it promised not to fork: a number of an entry.
         position: u64,
+        /// [`ForkState::departures`] as far as it has heard: a registration that was overtaken by a departure is refused.
+        departures: u64,
+    },
+    /// A gateway lets go of the group: it holds no branch, has acknowledged all there is, and will not fork before it registers again.
+    Release {
+        /// Who.
+        gateway: GatewayId,
+        /// The number that it got when it registered: only that registration ends.
+        registration: u64,
     },
     /// A gateway is not waited for any longer.
     Evict {
@@ -88,8 +99,13 @@ pub fn apply<V: ForkView>(
         Command::Submit { submission, facts } => submit::submit(&mut draft, submission, facts)?,
         Command::Report(report) => report::report(&mut draft, report)?,
         Command::Close(close) => close::close(&mut draft, close)?,
-        Command::Ack { gateway, position } => stable::ack(&mut draft, *gateway, *position)?,
-        Command::Register { gateway, position } => stable::register(&mut draft, *gateway, *position)?,
+        Command::Ack { gateway, registration, position } => {
+            stable::ack(&mut draft, *gateway, *registration, *position)?
+        }
+        Command::Register { gateway, position, departures } => {
+            stable::register(&mut draft, *gateway, *position, *departures)?
+        }
+        Command::Release { gateway, registration } => stable::release(&mut draft, *gateway, *registration)?,
         Command::Evict { gateway } => stable::evict(&mut draft, *gateway)?,
     };
     Ok((answer, draft.finish()))

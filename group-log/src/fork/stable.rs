@@ -7,6 +7,7 @@ use crate::{
         facts::GatewayId,
         marks::Mark,
         report::demls_head,
+        state::{ForkState, Registration},
         view::ForkView,
     },
     head::Head,
@@ -18,15 +19,16 @@ use crate::{
 pub(super) fn ack<V: ForkView>(
     draft: &mut Draft<'_, V>,
     gateway: GatewayId,
+    number: u64,
     position: u64,
 ) -> Read<Answer, V> {
     let head = match demls_head(draft).and_then(|head| reachable(head, position)) {
         Ok(head) => head,
         Err(rejection) => return Ok(Answer::Rejected(rejection)),
     };
-    match draft.fork.gateways.get_mut(&gateway) {
+    match draft.fork.gateways.get_mut(&gateway).filter(|registration| registration.number == number) {
         None => return Ok(Answer::Rejected(Rejection::NotRegistered)),
-        Some(acknowledged) => *acknowledged = position.max(*acknowledged),
+        Some(registration) => registration.acknowledged = position.max(registration.acknowledged),
     }
     advance(draft, head)
 }
@@ -36,20 +38,55 @@ pub(super) fn register<V: ForkView>(
     draft: &mut Draft<'_, V>,
     gateway: GatewayId,
     position: u64,
+    departures: u64,
 ) -> Read<Answer, V> {
     if let Err(rejection) = demls_head(draft).and_then(|head| reachable(head, position)) {
         return Ok(Answer::Rejected(rejection));
     }
-    let stable = draft.fork.stable;
+    let ForkState { stable, departures: now, .. } = draft.fork;
+    if let Some(registration) = draft.fork.gateways.get(&gateway) {
+        return Ok(Answer::Registered { stable, registration: registration.number });
+    }
+    if departures != now {
+        // Perhaps it was on its way since before a release of the same gateway, which knows nothing of it any more.
+        return Ok(Answer::Rejected(Rejection::Overtaken { departures: now, got: departures }));
+    }
     if position < stable {
         return Ok(Answer::Rejected(Rejection::NotFollowed { stable, got: position }));
     }
     let got = draft.fork.gateways.len() as u64 + 1;
-    if !draft.fork.gateways.contains_key(&gateway) && got > MAX_GATEWAYS as u64 {
+    if got > MAX_GATEWAYS as u64 {
         let limit = MAX_GATEWAYS as u64;
         return Ok(Answer::Rejected(Rejection::Full { what: "registered gateways", limit, got }));
     }
-    draft.fork.gateways.entry(gateway).or_insert(stable);
+    draft.fork.gateways.insert(gateway, Registration { number: now, acknowledged: stable });
+    Ok(Answer::Registered { stable, registration: now })
+}
+
+/// A gateway lets go of the group. Nobody notices: only one that nothing waits for may go, so neither a close nor `Stable` comes sooner
+/// for it. A registration that is over is passed over.
+pub(super) fn release<V: ForkView>(
+    draft: &mut Draft<'_, V>,
+    gateway: GatewayId,
+    number: u64,
+) -> Read<Answer, V> {
+    let head = match demls_head(draft) {
+        Ok(head) => head,
+        Err(rejection) => return Ok(Answer::Rejected(rejection)),
+    };
+    let stable = draft.fork.stable;
+    let registration = draft.fork.gateways.get(&gateway).filter(|registration| registration.number == number);
+    let Some(&Registration { acknowledged, .. }) = registration else {
+        return Ok(Answer::Gateways { stable });
+    };
+    if draft.fork.collecting.is_some() {
+        return Ok(Answer::Retry);
+    }
+    let epoch_after = record(draft, acknowledged)?.epoch_after;
+    if draft.fork.is_held_back(acknowledged, epoch_after, head.epoch) {
+        return Ok(Answer::Rejected(Rejection::NotAcknowledged { head_seq: head.seq, got: acknowledged }));
+    }
+    depart(&mut draft.fork, gateway);
     Ok(Answer::Gateways { stable })
 }
 
@@ -59,11 +96,17 @@ pub(super) fn evict<V: ForkView>(draft: &mut Draft<'_, V>, gateway: GatewayId) -
         Ok(head) => head,
         Err(rejection) => return Ok(Answer::Rejected(rejection)),
     };
-    draft.fork.gateways.remove(&gateway);
-    if let Some(collecting) = &mut draft.fork.collecting {
+    depart(&mut draft.fork, gateway);
+    advance(draft, head)
+}
+
+fn depart(fork: &mut ForkState, gateway: GatewayId) {
+    if fork.gateways.remove(&gateway).is_some() {
+        fork.departures += 1;
+    }
+    if let Some(collecting) = &mut fork.collecting {
         collecting.reported.remove(&gateway);
     }
-    advance(draft, head)
 }
 
 fn reachable(head: Head, position: u64) -> Result<Head, Rejection> {
@@ -77,7 +120,7 @@ fn reachable(head: Head, position: u64) -> Result<Head, Rejection> {
 /// delete; and so `Stable` entries do not call forth further ones.
 fn advance<V: ForkView>(draft: &mut Draft<'_, V>, head: Head) -> Read<Answer, V> {
     let stable = draft.fork.stable;
-    let least = draft.fork.slowest().map_or(stable, |(_, position)| position);
+    let least = draft.fork.least_acknowledged().unwrap_or(stable);
     if least > stable {
         let epoch = record(draft, least)?.epoch_after;
         let passed_marks = draft.fork.pending_marks.range(stable + 1..=least).next().is_some();

@@ -17,8 +17,10 @@ pub struct ForkState {
     pub stable: u64,
     /// The epoch after the entry `stable`.
     pub stable_epoch: u64,
-    /// Registered gateways, each with the position it has acknowledged.
-    pub gateways: BTreeMap<GatewayId, u64>,
+    /// Registered gateways: those that `Stable` waits for.
+    pub gateways: BTreeMap<GatewayId, Registration>,
+    /// Registrations that have ended so far, by release or eviction.
+    pub departures: u64,
     /// Members that must be removed before anything else happens.
     pub owed: BTreeSet<LeafId>,
     /// Known members at the head.
@@ -29,6 +31,16 @@ pub struct ForkState {
     pub collections: u64,
     /// Numbers of Side and Late entries above `stable`.
     pub pending_marks: BTreeSet<u64>,
+}
+
+/// A gateway that is registered for a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registration {
+    /// [`ForkState::departures`] when it began: no two registrations of one gateway have the same, so what was sent in an earlier one
+    /// and arrives late changes nothing.
+    pub number: u64,
+    /// The position that the gateway has acknowledged since, or the stable one when it began.
+    pub acknowledged: u64,
 }
 
 /// A collection of reports, from the first candidate to the close.
@@ -51,23 +63,32 @@ impl ForkState {
         })
     }
 
-    /// Gateways that keep something from becoming stable: the slowest ones, if there is a commit or a mark that is not stable yet.
-    /// `head_epoch` is the group's epoch.
-    pub fn holding_back(&self, head_epoch: u64) -> impl Iterator<Item = GatewayId> + '_ {
-        let waits = head_epoch > self.stable_epoch || !self.pending_marks.is_empty();
-        let least = self.slowest().map(|(_, position)| position).filter(|_| waits);
-        self.gateways
-            .iter()
-            .filter(move |(_, position)| Some(**position) == least)
-            .map(|(gateway, _)| *gateway)
+    /// The least position that a registered gateway has acknowledged.
+    pub fn least_acknowledged(&self) -> Option<u64> {
+        self.gateways.values().map(|registration| registration.acknowledged).min()
     }
 
-    /// The least position that a registered gateway has acknowledged, and who holds it back.
-    pub fn slowest(&self) -> Option<(GatewayId, u64)> {
-        self.gateways
-            .iter()
-            .map(|(gateway, position)| (*gateway, *position))
-            .min_by_key(|(_, position)| *position)
+    /// A commit or a side branch lies above this position, after which the epoch was `epoch_after`: whoever has acknowledged no more
+    /// keeps it from becoming stable.
+    pub(super) fn is_held_back(&self, acknowledged: u64, epoch_after: u64, head_epoch: u64) -> bool {
+        epoch_after < head_epoch
+            || self.pending_marks.range(acknowledged.saturating_add(1)..).next().is_some()
+    }
+
+    /// Registered gateways whose acknowledgement is missing for something in the log to become stable. `head_epoch` is the group's
+    /// epoch, `epoch_after` gives the epoch after an entry.
+    pub fn holding_back<E>(
+        &self,
+        head_epoch: u64,
+        mut epoch_after: impl FnMut(u64) -> Result<u64, E>,
+    ) -> Result<Vec<GatewayId>, E> {
+        let mut found = Vec::new();
+        for (gateway, Registration { acknowledged, .. }) in &self.gateways {
+            if self.is_held_back(*acknowledged, epoch_after(*acknowledged)?, head_epoch) {
+                found.push(*gateway);
+            }
+        }
+        Ok(found)
     }
 }
 

@@ -79,8 +79,10 @@ pub enum BranchRefusal {
         owed: Vec<LeafId>,
     },
     /// The store is full.
-    #[error("the branch store holds {limit} entries, its limit: try again when the quorum is back")]
+    #[error("the branch store holds {limit} {what}, its limit: try again when the quorum is back")]
     Full {
+        /// Of what: entries or bytes.
+        what: &'static str,
         /// The limit.
         limit: u64,
     },
@@ -143,7 +145,7 @@ impl BranchTree {
             return Ok(Err(BranchRefusal::UnknownParent { parent: entry.parent }));
         }
         if self.entries.len() >= MAX_BRANCH_ENTRIES {
-            return Ok(Err(BranchRefusal::Full { limit: MAX_BRANCH_ENTRIES as u64 }));
+            return Ok(Err(BranchRefusal::Full { what: "entries", limit: MAX_BRANCH_ENTRIES as u64 }));
         }
         if entry.is_commit() {
             self.commits.entry(entry.parent).or_default().insert(id);

@@ -32,6 +32,17 @@ fn every_world_with_two_commits_and_a_split_keeps_every_promise() {
     found.expect_none();
 }
 
+#[test]
+fn every_world_with_a_commit_a_split_and_a_gateway_that_lets_go_keeps_every_promise() {
+    let budget = Budget { commits: 1, nets: 1, releases: 1, ..Budget::default() };
+    let found = search(Rules::ALL, budget, from_env("CONCORDAT_WORLDS", 120_000));
+    println!(
+        "{} worlds, {} steps, depth {}, exhausted: {}",
+        found.worlds, found.steps, found.depth, found.exhausted
+    );
+    found.expect_none();
+}
+
 /// From `CONCORDAT_SEED`, or from the clock.
 fn seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -60,12 +71,35 @@ fn random_walks_through_crashes_and_moves_keep_every_promise() {
 
 #[test]
 fn random_walks_through_losses_and_evictions_keep_every_promise() {
-    let budget = Budget { commits: 3, apps: 1, nets: 4, crashes: 1, losses: 1, evictions: 2, moves: 2 };
+    let budget = Budget {
+        commits: 3,
+        apps: 1,
+        nets: 4,
+        crashes: 1,
+        losses: 1,
+        evictions: 2,
+        moves: 2,
+        ..Budget::default()
+    };
     walks("losses", Rules::ALL, budget);
 }
 
 #[test]
+fn random_walks_with_gateways_that_let_go_and_come_back_keep_every_promise() {
+    let budget =
+        Budget { commits: 3, apps: 1, nets: 4, crashes: 1, moves: 2, releases: 3, ..Budget::default() };
+    walks("releases", Rules::ALL, budget);
+}
+
+#[test]
+fn random_walks_with_releases_losses_and_evictions_keep_every_promise() {
+    let budget =
+        Budget { commits: 3, apps: 1, nets: 3, crashes: 1, losses: 1, evictions: 1, moves: 2, releases: 2 };
+    walks("releases and losses", Rules::ALL, budget);
+}
+
+#[test]
 fn random_walks_with_a_lying_gateway_keep_every_promise() {
-    let budget = Budget { commits: 3, apps: 1, nets: 4, evictions: 1, ..Budget::default() };
+    let budget = Budget { commits: 3, apps: 1, nets: 4, evictions: 1, releases: 1, ..Budget::default() };
     walks("lies", Rules { evil: true, ..Rules::ALL }, budget);
 }

@@ -16,7 +16,8 @@ use crate::sim::{
     world::{Budget, It, Kind, Rules, World, bits, gateway_id, group_id, member_name},
 };
 
-const PLENTY: Budget = Budget { commits: 9, apps: 9, nets: 9, crashes: 9, losses: 9, evictions: 9, moves: 9 };
+const PLENTY: Budget =
+    Budget { commits: 9, apps: 9, nets: 9, crashes: 9, losses: 9, evictions: 9, moves: 9, releases: 9 };
 
 /// A world with a canonical commit, a side branch that removed somebody, and another branch that waits for the close.
 fn busy() -> World {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::GatewayError,
-    limits::{BRANCH_BYTES_PER_GROUP_MAX, BRANCH_PAGE_BYTES, SEQUENCER_PAUSE},
+    limits::{BRANCH_PAGE_BYTES, SEQUENCER_PAUSE},
     mls::{self, MessageKind, ParseError, Problem},
 };
 
@@ -131,10 +131,14 @@ impl Group {
     }
 
     fn insert(&self, core: &mut Core, entry: BranchEntry, looked: &Looked) -> Result<bool, GroupError> {
+        if core.gone {
+            return Err(GroupError::Gone);
+        }
         let (id, size) = (entry.id(), entry.size());
         let is_new = core.tree.get(&id).is_none();
-        if is_new && core.tree_bytes + size > BRANCH_BYTES_PER_GROUP_MAX {
-            return Err(BranchRefusal::Full { limit: BRANCH_BYTES_PER_GROUP_MAX as u64 }.into());
+        let most = self.keeping.branch_bytes;
+        if is_new && core.tree_bytes + size > most {
+            return Err(BranchRefusal::Full { what: "bytes", limit: most as u64 }.into());
         }
         if !core.tree.insert(&self.rows, entry.clone()).map_err(StoreError::from)?? {
             return Ok(false);

@@ -1,9 +1,13 @@
 //! What a gateway owes the cluster for a group, whenever a quorum is reached: to be registered before it may fork, to report every branch
 //! entry that the log lacks, and to acknowledge how far it has read with nothing unreported.
 
-use std::{collections::BTreeSet, sync::Arc, sync::atomic::Ordering};
+use std::{collections::BTreeSet, sync::Arc};
 
-use concordat_proto::{convert::GroupCommand, log::v1::Reason, ordering::v1 as wire};
+use concordat_proto::{
+    convert::{DEPARTURES, GroupCommand},
+    log::v1::{Reason, Refused},
+    ordering::v1 as wire,
+};
 use group_log::{
     View,
     fork::{Command, ForkView, Mode},
@@ -12,14 +16,15 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     group::{Group, GroupError},
+    leaving,
     path::Paths,
-    store::StoreError,
+    store::{Seat, StoreError},
     times::Times,
 };
 use crate::{
     cluster::Final,
     error::GatewayError,
-    limits::{DUTY_PAUSE, REPORT_PAUSE},
+    limits::{DUTY_PAUSE, REPORT_PAUSE, SETTLING},
     metrics,
 };
 
@@ -27,7 +32,7 @@ use crate::{
 pub(super) async fn attend(group: Arc<Group>, paths: Arc<Paths>, times: Times) {
     let (mut direct, mut reach, mut modes) = (paths.direct_changes(), paths.relay.changes(), group.modes());
     let mut live = group.live.subscribe();
-    let mut next_ack = Instant::now();
+    let mut pace = Pace::default();
     loop {
         let wake = group.wake.notified();
         tokio::pin!(wake);
@@ -36,9 +41,12 @@ pub(super) async fn attend(group: Arc<Group>, paths: Arc<Paths>, times: Times) {
         reach.borrow_and_update();
         let mode = *modes.borrow_and_update();
         live.borrow_and_update();
+        if mode != Mode::Ordered {
+            pace.settle();
+        }
         let mut duties = Duties { group: &group, paths: &paths };
         let again = if mode != Mode::Forked && paths.reaches_quorum(group.shard) {
-            match duties.attend(mode, &mut next_ack, &times).await {
+            match duties.attend(mode, &mut pace, &times).await {
                 Ok(again) => again,
                 Err(error) => {
                     tracing::debug!(%error, "a duty for a group is not done yet");
@@ -59,6 +67,26 @@ pub(super) async fn attend(group: Arc<Group>, paths: Arc<Paths>, times: Times) {
     }
 }
 
+/// When a gateway may acknowledge again.
+#[derive(Default)]
+struct Pace {
+    last_ack: Option<Instant>,
+    settling_until: Option<Instant>,
+}
+
+impl Pace {
+    /// There was a sign of a branch just now.
+    fn settle(&mut self) {
+        self.settling_until = Some(Instant::now() + SETTLING);
+    }
+
+    fn next(&self, times: &Times) -> Option<Instant> {
+        let is_settling = self.settling_until.is_some_and(|until| Instant::now() < until);
+        let pause = if is_settling { times.ack_pause_settling } else { times.ack_pause };
+        self.last_ack.map(|last| last + pause)
+    }
+}
+
 struct Duties<'g> {
     group: &'g Arc<Group>,
     paths: &'g Arc<Paths>,
@@ -69,14 +97,17 @@ impl Duties<'_> {
     async fn attend(
         &mut self,
         mode: Mode,
-        next_ack: &mut Instant,
+        pace: &mut Pace,
         times: &Times,
     ) -> Result<Option<Instant>, GatewayError> {
         let (promise, acknowledged, unrecorded, reported) = {
             let core = self.group.core.lock().await;
+            if !core.tree.is_empty() {
+                pace.settle();
+            }
             (core.promise, core.acknowledged, core.unrecorded.clone(), core.reported)
         };
-        if !unrecorded.is_empty() || (promise.registered && !reported) {
+        if !unrecorded.is_empty() || (promise.seat != Seat::Out && !reported) {
             self.report(&unrecorded).await?;
             if !unrecorded.is_empty() {
                 return Ok(Some(Instant::now() + REPORT_PAUSE));
@@ -85,20 +116,30 @@ impl Duties<'_> {
         if !*self.group.live.borrow() {
             return Ok(None);
         }
-        if !promise.registered {
-            if self.group.used.load(Ordering::Relaxed) {
+        let Some(registration) = promise.seat.registration() else {
+            if self.group.usage.is_wanted() {
                 self.register().await?;
             }
             return Ok(None);
-        }
-        if mode != Mode::Ordered || !self.has_something_to_acknowledge(promise.position, acknowledged)? {
+        };
+        if mode != Mode::Ordered {
             return Ok(None);
         }
-        if Instant::now() < *next_ack {
-            return Ok(Some(*next_ack));
+        if self.has_something_to_acknowledge(promise.position, acknowledged)? {
+            if !self.group.rows.fork()?.pending_marks.is_empty() {
+                pace.settle();
+            }
+            if let Some(next) = pace.next(times).filter(|next| Instant::now() < *next) {
+                return Ok(Some(next));
+            }
+            pace.last_ack = Some(Instant::now());
+            self.acknowledge(registration).await?;
         }
-        *next_ack = Instant::now() + times.ack_pause;
-        self.acknowledge().await?;
+        if let Seat::Leaving(registration) = promise.seat
+            && !leaving::release(self.group, self.paths, registration).await?
+        {
+            return Ok(Some(Instant::now() + DUTY_PAUSE));
+        }
         Ok(None)
     }
 
@@ -115,23 +156,33 @@ impl Duties<'_> {
     async fn register(&self) -> Result<(), GatewayError> {
         let Some(promise) = self.group.promise().await? else { return Ok(()) };
         let (gateway, position) = (self.group.rows.store().gateway_id(), promise.position);
-        match self.submit(Command::Register { gateway, position }).await? {
-            Final::GatewayNoted(_) => Ok(self.group.set_registered(true).await?),
-            other => unexpected(other),
+        // It is told how many registrations have ended if that is not so.
+        let mut departures = 0;
+        loop {
+            match self.submit(Command::Register { gateway, position, departures }).await? {
+                Final::GatewayNoted(noted) => {
+                    return Ok(self.group.set_seat(Seat::In(noted.registration)).await?);
+                }
+                Final::Refused(refused) => match departures_in(&refused).filter(|now| *now > departures) {
+                    Some(now) => departures = now,
+                    None => return Err(GatewayError::Refused(refused)),
+                },
+                other => return unexpected(other),
+            }
         }
     }
 
-    async fn acknowledge(&self) -> Result<(), GatewayError> {
+    async fn acknowledge(&self, registration: u64) -> Result<(), GatewayError> {
         let Some(promise) = self.group.promise().await? else { return Ok(()) };
         let (gateway, position) = (self.group.rows.store().gateway_id(), promise.position);
-        match self.submit(Command::Ack { gateway, position }).await {
+        match self.submit(Command::Ack { gateway, registration, position }).await {
             Ok(Final::GatewayNoted(_)) => {
                 self.group.core.lock().await.acknowledged = position;
                 Ok(())
             }
             Ok(Final::Refused(refused)) if refused.reason() == Reason::NotRegistered => {
-                tracing::warn!("this gateway was evicted from a group; it registers again");
-                Ok(self.group.set_registered(false).await?)
+                tracing::warn!("this gateway was evicted from a group; it registers again when it is asked");
+                Ok(self.group.set_seat(Seat::Out).await?)
             }
             Ok(other) => unexpected(other),
             Err(error) => Err(error),
@@ -171,6 +222,11 @@ impl Duties<'_> {
     }
 }
 
+/// How many registrations of the group have ended, if a registration was refused because of that.
+fn departures_in(refused: &Refused) -> Option<u64> {
+    refused.metadata.get(DEPARTURES)?.parse().ok()
+}
+
 fn unexpected(outcome: Final) -> Result<(), GatewayError> {
     match outcome {
         Final::Refused(refused) => Err(GatewayError::Refused(refused)),
@@ -196,6 +252,7 @@ impl From<GroupError> for GatewayError {
             },
             GroupError::Look(error) => error.into(),
             GroupError::NotForked => GatewayError::NoQuorum,
+            GroupError::Gone => GatewayError::Unreachable("the group was let go in this moment".into()),
             GroupError::Store(error) => error.into(),
         }
     }
@@ -218,5 +275,24 @@ impl From<StoreError> for GatewayError {
             StoreError::Follow(error) => GatewayError::LogMismatch(error.to_string()),
             error => GatewayError::Storage(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn acknowledgements_are_rare_but_for_half_a_minute_after_a_branch() {
+        let (times, mut pace) = (Times::default(), Pace::default());
+        assert_eq!(pace.next(&times), None, "the first may come at once");
+        let began = Instant::now();
+        pace.last_ack = Some(began);
+        assert_eq!(pace.next(&times), Some(began + times.ack_pause));
+        pace.settle();
+        assert_eq!(pace.next(&times), Some(began + times.ack_pause_settling));
+        assert!(times.ack_pause_settling < times.ack_pause);
+        tokio::time::advance(SETTLING).await;
+        assert_eq!(pace.next(&times), Some(began + times.ack_pause));
     }
 }

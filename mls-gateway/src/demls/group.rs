@@ -14,9 +14,14 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Notify, watch};
 
 use super::{
     states::{LookError, States},
-    store::{GroupRows, Promise, StoreError, StoredEntry},
+    store::{GroupRows, Promise, Seat, StoreError, StoredEntry},
+    usage::Usage,
 };
-use crate::{error::GatewayError, limits::LOG_ENTRIES_PRUNED_MIN, metrics};
+use crate::{
+    error::GatewayError,
+    limits::{BRANCH_BYTES_PER_GROUP_MAX, LOG_ENTRIES_KEPT, LOG_ENTRIES_PRUNED_MIN},
+    metrics,
+};
 
 /// Why something could not be done with a group.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -30,6 +35,9 @@ pub enum GroupError {
     /// The group does not carry on without a quorum now.
     #[error("the group is not in forked mode here")]
     NotForked,
+    /// The gateway has just let go of the group.
+    #[error("the gateway has let go of the group: ask again")]
+    Gone,
     /// The storage failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -56,10 +64,25 @@ pub struct Group {
     pub(super) live: watch::Sender<bool>,
     /// Why the group can not be served any more, if that is so.
     pub(super) failed: Mutex<Option<GatewayError>>,
-    /// A client has used it since the start.
-    pub(super) used: std::sync::atomic::AtomicBool,
-    /// Entries that are kept below the stable one.
-    log_entries_kept: u64,
+    /// Who uses it here.
+    pub(super) usage: Usage,
+    /// How much of it is kept.
+    pub(super) keeping: Keeping,
+}
+
+/// How much a gateway keeps of each group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// Entries of the copied log that are kept below the stable one, with their payload.
+    pub log_entries: u64,
+    /// Branches that the log does not make superfluous yet, in bytes.
+    pub branch_bytes: usize,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self { log_entries: LOG_ENTRIES_KEPT, branch_bytes: BRANCH_BYTES_PER_GROUP_MAX }
+    }
 }
 
 /// What changes together.
@@ -80,6 +103,8 @@ pub(super) struct Core {
     pub retained: Retained,
     /// The oldest entry of the log that is kept with its payload.
     pub oldest: u64,
+    /// The gateway has let go of the group: nothing is taken in any more.
+    pub gone: bool,
 }
 
 /// States that a group keeps beside its head, as they are counted in the metrics.
@@ -127,7 +152,7 @@ impl Group {
         rows: GroupRows,
         id: GroupId,
         promise: Promise,
-        log_entries_kept: u64,
+        keeping: Keeping,
     ) -> Result<Self, StoreError> {
         let mut states = States::new(rows.clone());
         let mut core = Core {
@@ -141,6 +166,7 @@ impl Group {
             reported: false,
             retained: Retained::default(),
             oldest: rows.oldest()?.unwrap_or(1),
+            gone: false,
         };
         // Parents first. Each round takes in at least one entry, or what is left hangs from nothing.
         let mut waiting = rows.branch()?;
@@ -185,8 +211,8 @@ impl Group {
             mode: watch::Sender::new(Mode::Suspect),
             live: watch::Sender::new(false),
             failed: Mutex::new(None),
-            used: false.into(),
-            log_entries_kept,
+            usage: Usage::new(),
+            keeping,
         })
     }
 
@@ -250,6 +276,9 @@ impl Group {
     /// Takes in the next entries of the log, from whoever has them. Those that are known are passed over.
     pub async fn append(&self, entries: &[StoredEntry]) -> Result<(), StoreError> {
         let mut core = self.core.lock().await;
+        if core.gone {
+            return Ok(());
+        }
         let mut next = self.log_seq()? + 1;
         let mut stable_moved = false;
         for stored in entries.iter().filter(|stored| stored.entry.seq > 0) {
@@ -307,8 +336,8 @@ impl Group {
     /// whether anything was deleted.
     fn prune_log(&self, core: &mut Core) -> Result<bool, StoreError> {
         let stable = self.rows.fork()?.stable;
-        let mut before = stable.saturating_sub(self.log_entries_kept);
-        if before < core.oldest.saturating_add(self.log_entries_kept.min(LOG_ENTRIES_PRUNED_MIN)) {
+        let mut before = stable.saturating_sub(self.keeping.log_entries);
+        if before < core.oldest.saturating_add(self.keeping.log_entries.min(LOG_ENTRIES_PRUNED_MIN)) {
             return Ok(false);
         }
         if let Some(record) = self.rows.record(stable)?
@@ -327,7 +356,7 @@ impl Group {
     /// Promises not to fork below the newest entry, durably, if nothing is unreported and the group is not forked. Gives the promise.
     pub(super) async fn promise(&self) -> Result<Option<Promise>, StoreError> {
         let mut core = self.core.lock().await;
-        if self.mode() == Mode::Forked || !core.unrecorded.is_empty() {
+        if self.mode() == Mode::Forked || !core.unrecorded.is_empty() || core.gone {
             return Ok(None);
         }
         let position = self.log_seq()?.max(core.promise.position);
@@ -340,9 +369,11 @@ impl Group {
     }
 
     /// The cluster counts on this gateway for the group, or does no longer.
-    pub(super) async fn set_registered(&self, registered: bool) -> Result<(), StoreError> {
+    pub(super) async fn set_seat(&self, seat: Seat) -> Result<(), StoreError> {
         let mut core = self.core.lock().await;
-        core.promise.registered = registered;
+        core.promise.seat = seat;
+        // A new registration begins at the stable position, whatever was acknowledged in the one before.
+        core.acknowledged = 0;
         self.rows.set_promise(&core.promise)?;
         self.sync().await?;
         drop(core);

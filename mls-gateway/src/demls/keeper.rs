@@ -11,14 +11,34 @@ use group_log::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::{group::Group, path::Paths, registry::Registry, times::Times};
+use super::{
+    group::{Core, Group},
+    path::Paths,
+    registry::Registry,
+    store::{Promise, Seat},
+    times::Times,
+};
 use crate::{metrics, modes::mode_name};
 
 impl Group {
     /// The cluster counts on this gateway, and its log reaches what it promised: then it may fork.
     pub async fn may_fork(&self) -> bool {
         let core = self.core.lock().await;
-        core.promise.registered && self.log_seq().is_ok_and(|seq| seq > 0 && seq >= core.promise.position)
+        self.may_fork_now(&core)
+    }
+
+    fn may_fork_now(&self, core: &Core) -> bool {
+        let Promise { position, seat, .. } = core.promise;
+        matches!(seat, Seat::In(_)) && self.log_seq().is_ok_and(|seq| seq > 0 && seq >= position)
+    }
+}
+
+/// Takes the group away from those in its mode when it is held no more.
+struct Counted<'g>(&'g Group);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        metrics::group_gone(mode_name(self.0.mode()));
     }
 }
 
@@ -31,6 +51,7 @@ pub(super) async fn keep(
 ) {
     let started = Instant::now();
     let mut machine = ModeMachine::new(GroupKind::Demls, 0);
+    let _counted = Counted(&group);
     metrics::group_mode(None, mode_name(machine.mode()));
     let (mut direct, mut reach) = (paths.direct_changes(), paths.relay.changes());
     let mut forked_since = None;
@@ -64,9 +85,9 @@ async fn observe(
     now: Duration,
     forked_since: &mut Option<Instant>,
 ) {
-    let may_fork = group.may_fork().await;
-    // Held while the mode changes: what is accepted or promised is so in one mode.
+    // Held while the mode changes: what is accepted, promised or let go is so in one mode.
     let mut core = group.core.lock().await;
+    let may_fork = group.may_fork_now(&core);
     let signals = Signals {
         now_ms: now.as_millis() as u64,
         quorum: paths.reaches_quorum(group.shard),

@@ -18,9 +18,11 @@ pub mod subscription;
 pub mod times;
 
 mod duties;
+mod leaving;
 mod log;
+mod usage;
 
-pub use group::{Group, GroupError};
+pub use group::{Group, GroupError, Keeping};
 pub use log::read;
 pub use registry::Registry;
 pub use times::Times;

@@ -3,7 +3,8 @@
 use std::{
     collections::{BTreeMap, HashMap},
     num::NonZeroUsize,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
+    time::Duration,
 };
 
 use concordat_proto::log::v1 as pb;
@@ -15,11 +16,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     duties,
-    group::Group,
-    keeper,
+    group::{Group, Keeping},
+    keeper, leaving,
     log::{self, Sink},
     path::Paths,
-    store::{GroupRows, Promise, Store, StoreError},
+    store::{GroupRows, Promise, Seat, Store, StoreError},
     times::Times,
 };
 use crate::{
@@ -34,12 +35,13 @@ pub struct Registry {
     store: Arc<Store>,
     paths: Arc<Paths>,
     times: Times,
-    log_entries_kept: u64,
+    keeping: Keeping,
     groups: Mutex<HashMap<GroupId, Served>>,
     kinds: Mutex<LruCache<GroupId, pb::GroupKind>>,
     /// Groups that are not simply ordered, or have something that the log lacks.
     unsettled: Mutex<BTreeMap<GroupId, Arc<Group>>>,
     digests: watch::Sender<()>,
+    sweeping: Mutex<Option<AbortOnDropHandle<()>>>,
     this: std::sync::Weak<Registry>,
 }
 
@@ -55,18 +57,19 @@ impl Registry {
         store: Arc<Store>,
         paths: Arc<Paths>,
         times: Times,
-        log_entries_kept: u64,
+        keeping: Keeping,
     ) -> Result<Arc<Self>, StoreError> {
         let most = const { NonZeroUsize::new(KINDS_MAX).expect("the bound is not zero") };
         let registry = Arc::new_cyclic(|this| Self {
             store,
             paths,
             times,
-            log_entries_kept,
+            keeping,
             groups: Mutex::default(),
             kinds: Mutex::new(LruCache::new(most)),
             unsettled: Mutex::default(),
             digests: watch::Sender::new(()),
+            sweeping: Mutex::default(),
             this: this.clone(),
         });
         for id in registry.store.groups()? {
@@ -75,6 +78,8 @@ impl Registry {
                 registry.serve(id, rows, promise)?;
             }
         }
+        let sweep = leaving::sweep(registry.this.clone(), registry.times.clone());
+        *registry.sweeping.lock() = Some(AbortOnDropHandle::new(tokio::spawn(sweep)));
         Ok(registry)
     }
 
@@ -99,7 +104,7 @@ impl Registry {
         if let Some(failure) = group.failure() {
             return Err(failure);
         }
-        if !group.used.swap(true, Ordering::Relaxed) {
+        if group.usage.want() {
             group.wake.notify_waiters();
         }
         Ok(group)
@@ -107,8 +112,10 @@ impl Registry {
 
     /// A DeMLS group, taken up now if need be.
     pub async fn open(&self, id: &GroupId) -> Result<Arc<Group>, GatewayError> {
-        if let Some(group) = self.get(id) {
-            return Ok(group);
+        if let Some(served) = self.groups.lock().get(id) {
+            // While the map is held: from here on it is not idle.
+            served.group.usage.touch();
+            return Ok(Arc::clone(&served.group));
         }
         let shard = self.paths.cluster.locator.shard(id).await?;
         if self.kind(id).await? != pb::GroupKind::Demls {
@@ -154,6 +161,29 @@ impl Registry {
         }
     }
 
+    /// Every group that is served here.
+    pub(super) fn all(&self) -> Vec<Arc<Group>> {
+        self.groups.lock().values().map(|served| Arc::clone(&served.group)).collect()
+    }
+
+    /// Forgets a group that the cluster does not wait for here, unless something has come in, or somebody asks for it, at this moment.
+    pub(super) fn forget(&self, group: &Arc<Group>, idle: Duration) -> Result<(), StoreError> {
+        let mut groups = self.groups.lock();
+        // Whoever holds it has something to do with the group.
+        let Ok(mut core) = group.core.try_lock() else { return Ok(()) };
+        let is_over = core.promise.seat == Seat::Out && group.has_nothing_left(&core)?;
+        if !is_over || !group.usage.is_idle(idle) {
+            return Ok(());
+        }
+        group.rows.delete_all()?;
+        core.gone = true;
+        groups.remove(&group.id);
+        drop((core, groups));
+        self.note(group, false);
+        tracing::debug!("a group that nobody uses is forgotten");
+        Ok(())
+    }
+
     /// Groups that others are told of.
     pub fn unsettled(&self) -> BTreeMap<GroupId, Arc<Group>> {
         self.unsettled.lock().clone()
@@ -184,7 +214,7 @@ impl Registry {
         if let Some(served) = groups.get(&id) {
             return Ok(Arc::clone(&served.group));
         }
-        let group = Arc::new(Group::open(rows, id.clone(), promise, self.log_entries_kept)?);
+        let group = Arc::new(Group::open(rows, id.clone(), promise, self.keeping)?);
         let sink = Sink::new(&group)?;
         let paths = || Arc::clone(&self.paths);
         let keeping = keeper::keep(Arc::clone(&group), paths(), self.this.clone(), self.times.clone());

@@ -9,7 +9,7 @@ use concordat_proto::{
 use group_log::{ChainHash, CursorError, EntryId, View, fork::Mode};
 use tokio::sync::watch;
 
-use super::{branch::Hanging, group::Group, log, path::Paths, store::StoreError};
+use super::{branch::Hanging, group::Group, log, path::Paths, store::StoreError, usage::Watching};
 use crate::{
     cluster::LogReader,
     error::GatewayError,
@@ -22,6 +22,7 @@ use crate::{
 /// One subscriber's place in a group.
 pub struct Subscription {
     group: Arc<Group>,
+    _watching: Watching,
     paths: Arc<Paths>,
     seq: u64,
     chain: Option<ChainHash>,
@@ -48,6 +49,7 @@ impl Subscription {
     ) -> Self {
         let (modes, live, changes) = (group.modes(), group.live.subscribe(), group.changes());
         Self {
+            _watching: Watching::begin(&group),
             group,
             paths,
             seq,

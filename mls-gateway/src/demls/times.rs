@@ -5,6 +5,8 @@ use std::time::Duration;
 use group_log::fork::ModeTimes;
 use ordering_service::raft::timing::{Profile, Timing};
 
+use crate::limits::{ACK_PAUSE, ACK_PAUSE_SETTLING, DEMLS_IDLE};
+
 /// The times of DeMLS groups, all from the cluster's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Times {
@@ -14,6 +16,10 @@ pub struct Times {
     pub quorum_ttl: Duration,
     /// Between two acknowledgements of a group.
     pub ack_pause: Duration,
+    /// The same while a split is being settled: until everything is stable, everybody keeps what is needed no more.
+    pub ack_pause_settling: Duration,
+    /// A group that nobody has used for so long is let go.
+    pub idle: Duration,
 }
 
 /// From the loss of the quorum to the fork: so many percent of the longest election timeout, and a heartbeat. An ordinary election is over
@@ -35,7 +41,9 @@ impl Times {
         Self {
             modes: ModeTimes { suspect_ms: suspect.as_millis() as u64, steady_ms: STEADY.as_millis() as u64 },
             quorum_ttl,
-            ack_pause: Duration::from_secs(2),
+            ack_pause: ACK_PAUSE,
+            ack_pause_settling: ACK_PAUSE_SETTLING,
+            idle: DEMLS_IDLE,
         }
     }
 }

@@ -125,13 +125,14 @@ impl RelayApi {
 
     /// Each gateway registers, reports and acknowledges for itself. Whoever does so in this one's name lies.
     fn check_speaker(&self, command: &Bytes) -> Result<(), GatewayError> {
-        use command::Command::{AckPosition, RegisterGateway, ReportBranches};
+        use command::Command::{AckPosition, RegisterGateway, ReleaseGateway, ReportBranches};
         let command = Command::decode(command.clone())
             .map_err(|error| GatewayError::bad_field("command", "an encoded Command", error))?;
         let speaker = match &command.command {
             Some(ReportBranches(report)) => &report.gateway_id,
             Some(AckPosition(ack)) => &ack.gateway_id,
             Some(RegisterGateway(register)) => &register.gateway_id,
+            Some(ReleaseGateway(release)) => &release.gateway_id,
             _ => return Ok(()),
         };
         if speaker[..] == self.relay.own.0 {

@@ -1,6 +1,9 @@
 //! Registered gateways, for operators: who holds `Stable` back, and how to stop waiting for one.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use concordat_proto::{
@@ -49,15 +52,33 @@ fn collect(reader: &ShardReader, found: &mut BTreeMap<GatewayId, RegisteredGatew
     for known in reader.gateways(limits::GATEWAYS_PER_SHARD)? {
         let gateway = found.entry(known.id).or_default();
         each_group(reader, &known.id, |group| {
-            let (Some(head), fork) = (reader.head(group)?, reader.fork_state(group)?) else { return Ok(()) };
             gateway.groups += 1;
-            if fork.holding_back(head.epoch).any(|id| id == known.id) {
+            if reader.holding_back(group)?.contains(&known.id) {
                 gateway.holds_back += 1;
             }
             Ok(())
         })?;
     }
     Ok(())
+}
+
+/// Gateways whose acknowledgement is missing for something to become stable in any group of a shard. Looks at so many groups at most, and
+/// no further once all of `known` are found.
+///
+/// # Errors
+/// The storage failed.
+pub(crate) fn holding_back(reader: &ShardReader, known: usize) -> Result<usize, ApiError> {
+    let (mut found, mut after, mut left) = (BTreeSet::new(), None::<Bytes>, limits::UNSTABLE_GROUPS_COUNTED);
+    while found.len() < known && left > 0 {
+        let page = reader.unstable_groups(after.as_deref(), limits::GROUPS_PER_PAGE.min(left))?;
+        let Some(last) = page.last() else { break };
+        left -= page.len();
+        after = Some(last.clone());
+        for group in &page {
+            found.extend(reader.holding_back(group)?);
+        }
+    }
+    Ok(found.len())
 }
 
 fn each_group(

@@ -43,6 +43,15 @@ struct Known {
     age: Duration,
 }
 
+/// What is counted in a shard now and then.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    /// Groups in which removals are owed.
+    owing: usize,
+    /// Gateways that keep something from becoming stable.
+    holding_stable: usize,
+}
+
 struct Keeper {
     node: Arc<Node>,
     known: HashMap<(ShardId, Bytes, u64), Known>,
@@ -81,7 +90,7 @@ impl Keeper {
         if shard.view().leader != Some(self.node.identity.node_id) {
             self.known.retain(|(known, _, _), _| *known != shard.id());
             if look {
-                self.tell(shard, &[], 0, &[], &BTreeSet::new());
+                self.tell(shard, &[], Counts::default(), &[], &BTreeSet::new());
             }
             return Ok(());
         }
@@ -98,13 +107,14 @@ impl Keeper {
         self.close_what_is_due(shard, &open, &forks, &live).await;
         if look {
             let reader = shard.reader().clone();
-            let (known, owing, noted_at_ms) = blocking(move || {
+            let (known, counts, noted_at_ms) = blocking(move || {
                 let known = reader.gateways(limits::GATEWAYS_PER_SHARD)?;
                 let owing = reader.groups_that_owe(limits::GROUPS_COUNTED)?;
-                Ok((known, owing, reader.gateways_noted_at_ms()?))
+                let holding_stable = gateways::holding_back(&reader, known.len())?;
+                Ok((known, Counts { owing, holding_stable }, reader.gateways_noted_at_ms()?))
             })
             .await?;
-            self.tell(shard, &open, owing, &known.iter().map(|known| known.id).collect::<Vec<_>>(), &live);
+            self.tell(shard, &open, counts, &known.iter().map(|known| known.id).collect::<Vec<_>>(), &live);
             let now_ms = self.node.clock.now_ms();
             if noted_at_ms.is_none_or(|noted| older(noted, now_ms, limits::NOTE_AFTER)) {
                 // Whoever is gone is judged after that, because a time without a quorum counts for nobody.
@@ -175,7 +185,7 @@ impl Keeper {
         &self,
         shard: &SharedShard,
         open: &[OpenCollection],
-        owing: usize,
+        counts: Counts,
         known: &[GatewayId],
         live: &BTreeSet<GatewayId>,
     ) {
@@ -183,7 +193,8 @@ impl Keeper {
         let waiting: u64 = open.iter().map(|open| u64::from(open.candidates)).sum();
         gauge(metrics::COLLECTIONS_OPEN).set(open.len() as f64);
         gauge(metrics::BRANCH_ENTRIES_WAITING).set(waiting as f64);
-        gauge(metrics::GROUPS_OWING).set(owing as f64);
+        gauge(metrics::GROUPS_OWING).set(counts.owing as f64);
+        gauge(metrics::GATEWAYS_HOLDING_STABLE).set(counts.holding_stable as f64);
         gauge(metrics::GATEWAYS_REGISTERED).set(known.len() as f64);
         gauge(metrics::GATEWAYS_AWAY).set(known.iter().filter(|id| !live.contains(id)).count() as f64);
     }
@@ -231,7 +242,7 @@ async fn close(node: &Node, shard: &SharedShard, collection: OpenCollection, cau
 
 #[cfg(test)]
 mod tests {
-    use group_log::fork::Collecting;
+    use group_log::fork::{Collecting, Registration};
 
     use super::*;
 
@@ -241,7 +252,7 @@ mod tests {
     fn fork(registered: &[GatewayId], reported: &[GatewayId]) -> ForkState {
         let reported = reported.iter().copied().collect();
         ForkState {
-            gateways: registered.iter().map(|id| (*id, 1)).collect(),
+            gateways: registered.iter().map(|id| (*id, Registration::default())).collect(),
             collecting: Some(Collecting { number: 1, reported, candidates: 1 }),
             ..ForkState::default()
         }

@@ -81,7 +81,8 @@ async fn forked(cluster: &Cluster) -> StateId {
     let created = cluster.submit(SHARD, submission(None, 0, Content::Create(create), facts)).await;
     assert!(matches!(created, Outcome::Accepted(_)), "{created:?}");
     for gateway in [A, B] {
-        let noted = cluster.submit(SHARD, encoded(Command::Register { gateway, position: 1 })).await;
+        let register = Command::Register { gateway, position: 1, departures: 0 };
+        let noted = cluster.submit(SHARD, encoded(register)).await;
         assert!(matches!(noted, Outcome::GatewayNoted(_)), "{noted:?}");
     }
     head(cluster).await.0
@@ -230,7 +231,8 @@ async fn removals_come_first_and_an_evicted_gateway_is_late() {
     assert!(matches!(removed, Outcome::Accepted(_)), "{removed:?}");
 
     // One gateway keeps up, the other holds everything back until it is evicted.
-    let noted = cluster.submit(SHARD, encoded(Command::Ack { gateway: A, position: 4 })).await;
+    let noted =
+        cluster.submit(SHARD, encoded(Command::Ack { gateway: A, registration: 0, position: 4 })).await;
     assert!(matches!(noted, Outcome::GatewayNoted(ref noted) if noted.stable == 1), "{noted:?}");
     until("node 1 has it, too", async || cluster.head(1, GROUP, false).await.is_ok_and(|head| head.seq == 4))
         .await;

@@ -22,6 +22,9 @@ use crate::{
 /// What a submitter is asked to wait while branches are brought together, in milliseconds.
 pub const RECONCILING_RETRY_MS: u32 = 100;
 
+/// The fact of a refused registration that says how many registrations of the group have ended.
+pub const DEPARTURES: &str = "departures";
+
 /// A command, and the group that it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupCommand {
@@ -54,11 +57,17 @@ impl From<GroupCommand> for wire::Command {
                 let nonce = Bytes::copy_from_slice(&nonce);
                 Kind::CloseCollection(wire::CloseCollection { group_id, collection, nonce })
             }
-            Command::Ack { gateway, position } => {
-                Kind::AckPosition(wire::AckPosition { group_id, gateway_id: id(gateway), position })
+            Command::Ack { gateway, registration, position } => {
+                let gateway_id = id(gateway);
+                Kind::AckPosition(wire::AckPosition { group_id, gateway_id, position, registration })
             }
-            Command::Register { gateway, position } => {
-                Kind::RegisterGateway(wire::RegisterGateway { group_id, gateway_id: id(gateway), position })
+            Command::Register { gateway, position, departures } => {
+                let gateway_id = id(gateway);
+                Kind::RegisterGateway(wire::RegisterGateway { group_id, gateway_id, position, departures })
+            }
+            Command::Release { gateway, registration } => {
+                let gateway_id = id(gateway);
+                Kind::ReleaseGateway(wire::ReleaseGateway { group_id, gateway_id, registration })
             }
             Command::Evict { gateway } => {
                 Kind::EvictGateway(wire::EvictGateway { group_id, gateway_id: id(gateway) })
@@ -87,11 +96,21 @@ impl TryFrom<Kind> for GroupCommand {
             Kind::CloseCollection(wire::CloseCollection { group_id, collection, nonce }) => {
                 (group_id, Command::Close(Close { collection, nonce: read_nonce(&nonce)? }))
             }
-            Kind::AckPosition(wire::AckPosition { group_id, gateway_id: id, position }) => {
-                (group_id, Command::Ack { gateway: gateway_id("gateway_id", &id)?, position })
+            Kind::AckPosition(wire::AckPosition { group_id, gateway_id: id, position, registration }) => {
+                let gateway = gateway_id("gateway_id", &id)?;
+                (group_id, Command::Ack { gateway, registration, position })
             }
-            Kind::RegisterGateway(wire::RegisterGateway { group_id, gateway_id: id, position }) => {
-                (group_id, Command::Register { gateway: gateway_id("gateway_id", &id)?, position })
+            Kind::RegisterGateway(wire::RegisterGateway {
+                group_id,
+                gateway_id: id,
+                position,
+                departures,
+            }) => {
+                let gateway = gateway_id("gateway_id", &id)?;
+                (group_id, Command::Register { gateway, position, departures })
+            }
+            Kind::ReleaseGateway(wire::ReleaseGateway { group_id, gateway_id: id, registration }) => {
+                (group_id, Command::Release { gateway: gateway_id("gateway_id", &id)?, registration })
             }
             Kind::EvictGateway(wire::EvictGateway { group_id, gateway_id: id }) => {
                 (group_id, Command::Evict { gateway: gateway_id("gateway_id", &id)? })
@@ -135,7 +154,12 @@ impl From<Answer> for Outcome {
                 Outcome::CollectionClosed(wire::CollectionClosed { adopted, sides })
             }
             Answer::NotOpen => Outcome::CollectionClosed(wire::CollectionClosed::default()),
-            Answer::Gateways { stable } => Outcome::GatewayNoted(wire::GatewayNoted { stable }),
+            Answer::Registered { stable, registration } => {
+                Outcome::GatewayNoted(wire::GatewayNoted { stable, registration })
+            }
+            Answer::Gateways { stable } => {
+                Outcome::GatewayNoted(wire::GatewayNoted { stable, ..wire::GatewayNoted::default() })
+            }
             Answer::Rejected(rejection) => Outcome::Refused((&rejection).into()),
         }
     }
@@ -171,6 +195,12 @@ impl From<&Rejection> for log::Refused {
                 (Reason::CursorAhead, facts)
             }
             Rejection::NotRegistered => (Reason::NotRegistered, Vec::new()),
+            Rejection::Overtaken { departures, got } => {
+                let mut facts = of_two(departures, got);
+                facts.push((DEPARTURES, departures.to_string()));
+                (Reason::NotRegistered, facts)
+            }
+            Rejection::NotAcknowledged { head_seq, got } => (Reason::NotRegistered, of_two(head_seq, got)),
             Rejection::NotFollowed { stable, got } => (Reason::NotRegistered, of_two(stable, got)),
         };
         refused(reason, rejection, facts)
@@ -202,7 +232,7 @@ impl From<&BranchRefusal> for sequence_response::Outcome {
             }
             BranchRefusal::DeadBranch { seq } => (Reason::DeadBranch, vec![("seq", seq.to_string())]),
             BranchRefusal::NotALeaf { child } => (Reason::NotALeaf, vec![("entry", child.to_string())]),
-            BranchRefusal::Full { limit } => (Reason::Overloaded, vec![("limit", limit.to_string())]),
+            BranchRefusal::Full { limit, .. } => (Reason::Overloaded, vec![("limit", limit.to_string())]),
         };
         sequence_response::Outcome::Refused(refused(reason, refusal, facts))
     }

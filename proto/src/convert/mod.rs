@@ -11,7 +11,7 @@ mod entry;
 mod refusal;
 
 pub use branch::{entry_id, facts_in, facts_out, gateway_id, in_order, leaf_id, leaf_ids, leaves, log_entry};
-pub use command::{GroupCommand, RECONCILING_RETRY_MS};
+pub use command::{DEPARTURES, GroupCommand, RECONCILING_RETRY_MS};
 pub use refusal::refused;
 
 use bytes::Bytes;

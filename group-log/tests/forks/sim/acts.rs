@@ -2,7 +2,7 @@
 
 use group_log::fork::{Mode, Signals};
 
-use super::world::{It, Kind, OUT, World, Z, bit, bits, gateway_id};
+use super::world::{It, Kind, OUT, Seat, World, Z, bit, bits, gateway_id};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Act {
@@ -38,6 +38,11 @@ pub enum Act {
     Lose(u8),
     Evict(u8),
     Register(u8),
+    /// A gateway lets go of the group; says so, once more; hears that the cluster has heard.
+    Release(u8),
+    DeliverRelease(u8),
+    /// A registration that was sent long ago arrives.
+    DeliverRegister(u8),
     /// Gateway 2 invents branches, lies about what it has reported, forgets.
     EvilAccept(u8, u8),
     EvilAck,
@@ -105,6 +110,7 @@ impl World {
             if !reaches
                 && mode != Mode::Forked
                 && gateway.view >= gateway.promised
+                && self.may_fork(g)
                 && (every_net || self.is_wanted(g))
             {
                 acts.push(Act::Fork(id));
@@ -130,10 +136,20 @@ impl World {
                 if self.would_ack(g) {
                     acts.push(Act::Ack(id));
                 }
-                if !self.registered(g) && gateway.view == items {
+                let follows = u64::from(gateway.view) + 1 >= self.cluster.state().stable;
+                if self.would_register(g) && follows {
                     acts.push(Act::Register(id));
                 }
+                if self.would_release(g) {
+                    acts.push(Act::Release(id));
+                }
             }
+        }
+        if self.releasing[g].is_some() && self.releasing[g] == self.registration(g) {
+            acts.push(Act::DeliverRelease(id));
+        }
+        if self.registering[g].is_some() && !self.registered(g) {
+            acts.push(Act::DeliverRegister(id));
         }
         if gateway.down == 1 {
             acts.push(Act::Restart(id));
@@ -147,7 +163,8 @@ impl World {
         if self.reporting[g] != 0 {
             acts.push(Act::DeliverReport(id));
         }
-        if self.acking[g] > self.acked(g) {
+        let stale_ack = !self.rules.numbers && self.acking[g] > self.acked(g);
+        if self.is_acking(g) || stale_ack {
             acts.push(Act::DeliverAck(id));
         }
         if self.rules.evict && self.budget.evictions > 0 && self.registered(g) {
@@ -169,13 +186,42 @@ impl World {
 
     fn would_ack(&self, g: usize) -> bool {
         let view = self.gateways[g].view;
-        let last = self.acked(g).max(self.acking[g]);
-        self.registered(g)
+        let last = if self.is_acking(g) { self.acking[g] } else { self.acked(g) };
+        self.takes_part(g)
             && view > last
             && self.may_ack(g)
             && self.log[last as usize..view as usize]
                 .iter()
                 .any(|item| !matches!(item, It::Stable(_) | It::App(_)))
+    }
+
+    /// The gateway knows of the registration that the cluster has.
+    pub fn takes_part(&self, g: usize) -> bool {
+        match self.gateways[g].seat {
+            Seat::In(number) | Seat::Leaving(number) => self.registration(g) == Some(number),
+            Seat::Out => false,
+        }
+    }
+
+    /// It is not registered, or was evicted. A release that was begun comes first.
+    pub fn would_register(&self, g: usize) -> bool {
+        match self.gateways[g].seat {
+            Seat::Out => true,
+            Seat::In(_) => !self.takes_part(g),
+            Seat::Leaving(_) => false,
+        }
+    }
+
+    /// It begins to let go of the group, or has begun and asks (again).
+    pub fn would_release(&self, g: usize) -> bool {
+        let gateway = &self.gateways[g];
+        let may =
+            !self.rules.release_empty || (gateway.machine.mode() == Mode::Ordered && gateway.tree_mask == 0);
+        match gateway.seat {
+            Seat::In(_) => may && self.budget.releases > 0 && self.takes_part(g),
+            Seat::Leaving(number) => self.releasing[g] != Some(number) || !self.takes_part(g),
+            Seat::Out => false,
+        }
     }
 
     /// Somebody at this gateway, or at one linked to it, has something to be accepted.
@@ -275,7 +321,7 @@ impl World {
                 }
             }
         }
-        let last = self.acking[2].max(self.acked(2));
+        let last = if self.is_acking(2) { self.acking[2] } else { self.acked(2) };
         if self.gateways[2].up() && self.reaches_quorum(2) && self.gateways[2].view > last {
             acts.push(Act::EvilAck);
         }

@@ -174,8 +174,21 @@ impl World {
         self.cluster.state().gateways.contains_key(&gateway_id(gateway))
     }
 
+    /// The number of a gateway's registration.
+    pub fn registration(&self, gateway: usize) -> Option<u8> {
+        let registration = self.cluster.state().gateways.get(&gateway_id(gateway));
+        registration.map(|registration| registration.number as u8)
+    }
+
     /// Items that a registered gateway has acknowledged.
     pub fn acked(&self, gateway: usize) -> u8 {
-        self.cluster.state().gateways.get(&gateway_id(gateway)).map_or(0, |seq| (*seq - 1) as u8)
+        let registration = self.cluster.state().gateways.get(&gateway_id(gateway));
+        registration.map_or(0, |registration| (registration.acknowledged - 1) as u8)
+    }
+
+    /// An acknowledgement of the registration that there is now is on its way.
+    pub fn is_acking(&self, gateway: usize) -> bool {
+        self.acking[gateway] > self.acked(gateway)
+            && self.registration(gateway) == Some(self.acking_as[gateway])
     }
 }

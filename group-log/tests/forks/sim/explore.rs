@@ -9,7 +9,7 @@ use std::{
 use super::{
     acts::Act,
     heal::check,
-    world::{Budget, It, Kind, Rules, World, show},
+    world::{Budget, It, Kind, Rules, Seat, World, show},
 };
 
 /// What a search found out.
@@ -129,8 +129,16 @@ pub fn walk(rules: Rules, budget: Budget, seed: u64, walks: u64, length: usize) 
 
 /// Kinds of acts first, so that the rare ones are not drowned by dozens of networks.
 fn choose(acts: &[Act], random: &mut Random) -> Act {
-    let rare = [Act::Net(0, 0), Act::Move(0, 0), Act::Crash(0), Act::Lose(0), Act::Evict(0)]
-        .map(|act| discriminant(&act));
+    let rare = [
+        Act::Net(0, 0),
+        Act::Move(0, 0),
+        Act::Crash(0),
+        Act::Lose(0),
+        Act::Evict(0),
+        Act::Release(0),
+        Act::DeliverRegister(0),
+    ]
+    .map(|act| discriminant(&act));
     let mut kinds = Vec::new();
     for act in acts {
         let kind = discriminant(act);
@@ -158,6 +166,8 @@ fn note(world: &World, seen: &mut BTreeMap<&'static str, u64>) {
         ("removals", removed),
         ("removals owed", world.owed() != 0),
         ("evictions", world.evicted != 0),
+        ("gateways that let go", world.cluster.state().departures > u64::from(world.evicted.count_ones())),
+        ("gateways that came back", world.gateways.iter().any(|g| matches!(g.seat, Seat::In(1..)))),
     ];
     for (name, happened) in happened {
         *seen.entry(name).or_default() += u64::from(happened);

@@ -7,7 +7,7 @@ use group_log::{
     fork::{BranchEntry, Mode, ModeMachine, Signals},
 };
 
-use super::world::{Gateway, Mask, TIMES, World, bit, gateway_id};
+use super::world::{Gateway, Mask, Seat, TIMES, World, bit, gateway_id};
 
 pub(super) fn signals(quorum: bool, unrecorded: bool) -> Signals {
     Signals { now_ms: 0, quorum, outcome_unknown: false, view_covers_promise: true, unrecorded }
@@ -63,14 +63,25 @@ impl World {
     /// What the mode machine sees.
     pub fn observe(&mut self, gateway: usize, quorum: bool) {
         let unrecorded = self.has_unrecorded(gateway);
-        let Gateway { machine, durable, view, promised, .. } = &mut self.gateways[gateway];
-        let covers = (*durable).max(*view) >= *promised;
+        let covers = self.may_fork(gateway);
+        let machine = &mut self.gateways[gateway].machine;
         for now_ms in [0, 1] {
             let now = Signals { now_ms, view_covers_promise: covers, ..signals(quorum, unrecorded) };
             while machine.observe(&now, &TIMES).is_some() {}
         }
         // Time starts again with every look, so that worlds that differ only in when they came about are the same world.
         *machine = at_rest(machine.mode());
+    }
+
+    /// The cluster counts on the gateway, as far as it knows, and its log reaches what it promised.
+    pub fn may_fork(&self, gateway: usize) -> bool {
+        let Gateway { durable, view, promised, seat, .. } = &self.gateways[gateway];
+        let counts = match seat {
+            Seat::In(_) => true,
+            Seat::Leaving(_) => !self.rules.leave_first,
+            Seat::Out => false,
+        };
+        counts && (*durable).max(*view) >= *promised
     }
 
     pub fn linked(&self, a: usize, b: usize) -> bool {

@@ -4,7 +4,7 @@ use group_log::fork::{Answer, Command};
 
 use super::{
     acts::Act,
-    world::{Budget, Checked, Kind, OUT, World, bit, bits, gateway_id},
+    world::{Budget, Checked, Kind, OUT, Seat, World, bit, bits, gateway_id},
 };
 
 const ROUNDS: usize = 40;
@@ -13,7 +13,7 @@ const ROUNDS: usize = 40;
 pub fn check(world: &World) -> Checked {
     let on_its_way = world.submitted & !world.recorded() != 0
         || world.reporting != [0; 3]
-        || (0..3).any(|g| world.acking[g] > world.acked(g));
+        || (0..3).any(|g| world.is_acking(g) || late_word(world, g));
     let waiting = world.gateways.iter().map(|gateway| gateway.tree_mask).chain(world.reporting);
     let waiting = waiting.fold(world.accepted, |all, mask| all | mask) & !world.recorded();
     let has_choice = world.collecting() || waiting.count_ones() > 1;
@@ -24,6 +24,12 @@ pub fn check(world: &World) -> Checked {
         }
     }
     Ok(())
+}
+
+/// A registration or a release that was sent long ago would change something.
+fn late_word(world: &World, g: usize) -> bool {
+    let register = world.registering[g].is_some() && !world.registered(g);
+    register || (world.releasing[g].is_some() && world.releasing[g] == world.registration(g))
 }
 
 /// The world after all faults have ended.
@@ -62,6 +68,7 @@ fn settle_wire(world: &mut World, arrives: bool) -> Checked {
         world.reporting = [0; 3];
         for g in 0..3 {
             world.acking[g] = world.acking[g].min(world.acked(g));
+            (world.registering[g], world.releasing[g]) = (None, None);
         }
         return Ok(());
     }
@@ -72,15 +79,25 @@ fn settle_wire(world: &mut World, arrives: bool) -> Checked {
         if world.reporting[g as usize] != 0 {
             world.step(Act::DeliverReport(g))?;
         }
-        if world.acking[g as usize] > world.acked(g as usize) {
+        if world.is_acking(g as usize) {
             world.step(Act::DeliverAck(g))?;
+        }
+        if late_word(world, g as usize) {
+            world.step(if world.registered(g as usize) {
+                Act::DeliverRelease(g)
+            } else {
+                Act::DeliverRegister(g)
+            })?;
         }
     }
     Ok(())
 }
 
 fn progress(world: &World) -> impl PartialEq + use<> {
-    let trees = world.gateways.clone().map(|gateway| (gateway.tree_mask, gateway.view, gateway.promised));
+    let trees = world
+        .gateways
+        .clone()
+        .map(|gateway| (gateway.tree_mask, gateway.view, gateway.promised, gateway.seat));
     (world.log.clone(), world.ents.len(), world.clients, trees, world.cluster.state().clone())
 }
 
@@ -97,7 +114,9 @@ fn one_round(world: &mut World, nonce: u8) -> Checked {
     }
     clients_read_branches(world)?;
     for &g in &up {
-        if !world.registered(g) {
+        // Whoever has let go of the group comes back when somebody asks.
+        let is_asked = (0..4).any(|member| usize::from(world.clients[member].at) == g);
+        if world.would_register(g) && (is_asked || world.gateways[g].seat != Seat::Out) {
             world.register(g)?;
         }
         let entries = world.reportable(g);
@@ -119,9 +138,12 @@ fn one_round(world: &mut World, nonce: u8) -> Checked {
         world.gateways[g].view = world.log.len() as u8;
         world.observe(g, true);
         let view = world.gateways[g].view;
-        if world.registered(g) && world.may_ack(g) && view > world.acked(g) {
+        if world.takes_part(g) && world.may_ack(g) && view > world.acked(g) {
             world.step(Act::Ack(g as u8))?;
             world.step(Act::DeliverAck(g as u8))?;
+        }
+        if matches!(world.gateways[g].seat, Seat::Leaving(_)) {
+            world.step(Act::Release(g as u8))?;
         }
     }
     Ok(())
@@ -248,7 +270,7 @@ fn final_answers(world: &World) -> Checked {
             return Err(format!("ANSWER: {index} is in the log, but got {answer:?}"));
         }
     }
-    let unknown = Command::Ack { gateway: gateway_id(9), position: 1 };
+    let unknown = Command::Ack { gateway: gateway_id(9), registration: 0, position: 1 };
     match again.command(unknown)? {
         Answer::Rejected(_) => Ok(()),
         other => Err(format!("ANSWER: an unknown gateway got {other:?}")),

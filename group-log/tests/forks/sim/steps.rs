@@ -4,12 +4,12 @@ use std::rc::Rc;
 
 use group_log::{
     GroupKind,
-    fork::{Answer, Close, Command, ModeMachine},
+    fork::{Answer, Close, Command, ModeMachine, Rejection},
 };
 
 use super::{
     acts::Act,
-    world::{Checked, Kind, Mask, World, bits, gateway_id},
+    world::{Checked, Kind, Mask, Seat, World, bits, gateway_id},
 };
 
 impl World {
@@ -44,6 +44,9 @@ impl World {
                 let gateway = &mut self.gateways[g as usize];
                 (gateway.promised, gateway.durable) = (gateway.view, gateway.view);
                 self.acking[g as usize] = gateway.view;
+                if let Seat::In(number) | Seat::Leaving(number) = gateway.seat {
+                    self.acking_as[g as usize] = number;
+                }
                 self.prune(g as usize);
             }
             Act::DeliverAck(g) => self.deliver_ack(g as usize)?,
@@ -75,7 +78,13 @@ impl World {
             }
             Act::Register(g) => self.register(g as usize)?,
             Act::EvilAccept(g, index) => self.insert(g as usize, index as usize),
-            Act::EvilAck => self.acking[2] = self.gateways[2].view,
+            Act::Release(g) => self.release(g as usize)?,
+            Act::DeliverRelease(g) => self.deliver_release(g as usize)?,
+            Act::DeliverRegister(g) => self.deliver_register(g as usize)?,
+            Act::EvilAck => {
+                self.acking[2] = self.gateways[2].view;
+                self.acking_as[2] = self.registration(2).unwrap_or(0);
+            }
             Act::EvilDrop => self.drop_tree(2),
         }
         Ok(())
@@ -140,15 +149,84 @@ impl World {
     }
 
     fn deliver_ack(&mut self, g: usize) -> Checked {
-        let position = u64::from(self.acking[g]) + 1;
-        if !self.registered(g) {
-            self.acking[g] = 0;
-            return Ok(());
+        let (gateway, position) = (gateway_id(g), u64::from(self.acking[g]) + 1);
+        let now = self.registration(g);
+        let number = if self.rules.numbers { self.acking_as[g] } else { now.unwrap_or(0) };
+        let registration = number.into();
+        match self.command(Command::Ack { gateway, registration, position })? {
+            Answer::Gateways { .. } if now == Some(number) => Ok(()),
+            Answer::Rejected(Rejection::NotRegistered) if now != Some(number) => {
+                self.acking[g] = 0;
+                Ok(())
+            }
+            other => Err(format!("ACK: of {number} while {now:?} is registered: {other:?}")),
         }
-        match self.command(Command::Ack { gateway: gateway_id(g), position })? {
-            Answer::Gateways { .. } => Ok(()),
-            other => Err(format!("ACK: not taken in: {other:?}")),
+    }
+
+    /// It will not fork before it has registered again: durably, and before anybody hears of it. What the cluster answers at once is
+    /// heard, or is not.
+    fn release(&mut self, g: usize) -> Checked {
+        match self.gateways[g].seat {
+            Seat::In(number) => {
+                self.gateways[g].seat = Seat::Leaving(number);
+                self.releasing[g] = Some(number);
+                self.budget.releases -= 1;
+                Ok(())
+            }
+            Seat::Leaving(number) => {
+                self.releasing[g] = Some(number);
+                self.deliver_release(g)?;
+                self.hear_of_release(g);
+                Ok(())
+            }
+            Seat::Out => Err("RELEASE: it has let go already".into()),
         }
+    }
+
+    /// A release arrives, for the first time or again. The log does not change by it.
+    fn deliver_release(&mut self, g: usize) -> Checked {
+        let Some(sent) = self.releasing[g] else { return Ok(()) };
+        let (now, items) = (self.registration(g), self.log.len());
+        let number = if self.rules.numbers { sent } else { now.unwrap_or(sent) };
+        let release = Command::Release { gateway: gateway_id(g), registration: number.into() };
+        let answer = self.command(release)?;
+        let is_kept = self.registered(g);
+        let as_expected = match answer {
+            Answer::Gateways { .. } => is_kept == (now.is_some() && now != Some(number)),
+            Answer::Retry | Answer::Rejected(Rejection::NotAcknowledged { .. }) => is_kept,
+            _ => false,
+        };
+        if as_expected && self.log.len() == items {
+            Ok(())
+        } else {
+            Err(format!("RELEASE: of {number} while {now:?} is registered: {answer:?}"))
+        }
+    }
+
+    /// A gateway that hears that its registration is over lets go: of its copy of the log and of what it promised, too.
+    fn hear_of_release(&mut self, g: usize) {
+        let Seat::Leaving(number) = self.gateways[g].seat else { return };
+        if self.registration(g) == Some(number) {
+            return;
+        }
+        let gateway = &mut self.gateways[g];
+        gateway.seat = Seat::Out;
+        // Unless others have brought something meanwhile: that it reports first.
+        if gateway.tree_mask == 0 {
+            (gateway.view, gateway.durable, gateway.promised) = (0, 0, 0);
+        }
+    }
+
+    /// A registration arrives once more, long after it was answered.
+    fn deliver_register(&mut self, g: usize) -> Checked {
+        let Some((items, heard)) = self.registering[g] else { return Ok(()) };
+        let heard = if self.rules.numbers { heard.into() } else { self.cluster.state().departures };
+        self.command(Command::Register {
+            gateway: gateway_id(g),
+            position: u64::from(items) + 1,
+            departures: heard,
+        })?;
+        Ok(())
     }
 
     pub fn close(&mut self, nonce: u8) -> Checked {
@@ -171,11 +249,23 @@ impl World {
     pub fn register(&mut self, g: usize) -> Checked {
         let gateway = &mut self.gateways[g];
         (gateway.promised, gateway.durable) = (gateway.promised.max(gateway.view), gateway.view);
-        let position = u64::from(gateway.view) + 1;
-        self.acking[g] = 0;
-        match self.command(Command::Register { gateway: gateway_id(g), position })? {
-            Answer::Gateways { .. } => Ok(()),
-            other => Err(format!("REGISTER: not taken in: {other:?}")),
+        let (view, heard) = (gateway.view, gateway.heard);
+        let (id, position) = (gateway_id(g), u64::from(view) + 1);
+        self.registering[g] = Some((view, heard));
+        let mut departures = heard.into();
+        loop {
+            match self.command(Command::Register { gateway: id, position, departures })? {
+                Answer::Registered { registration, .. } => {
+                    self.gateways[g].seat = Seat::In(registration as u8);
+                    return Ok(());
+                }
+                Answer::Rejected(Rejection::Overtaken { departures: now, .. }) if now > departures => {
+                    departures = now;
+                    self.gateways[g].heard = now as u8;
+                    self.registering[g] = Some((view, now as u8));
+                }
+                other => return Err(format!("REGISTER: not taken in: {other:?}")),
+            }
         }
     }
 }

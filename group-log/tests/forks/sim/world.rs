@@ -72,6 +72,17 @@ pub enum It {
     Stable(u8),
 }
 
+/// What a gateway knows about its registration.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Seat {
+    /// The cluster does not count on it, as far as it knows: it does not fork.
+    Out,
+    /// Registered, with this number.
+    In(u8),
+    /// About to let go of the registration with this number: it does not fork, and first hears that it is gone.
+    Leaving(u8),
+}
+
 #[derive(Clone)]
 pub struct Gateway {
     /// 0 runs, 1 crashed, 2 lost with its disk.
@@ -83,6 +94,9 @@ pub struct Gateway {
     pub promised: u8,
     pub tree: Rc<BranchTree>,
     pub tree_mask: Mask,
+    pub seat: Seat,
+    /// Departures that it has heard of.
+    pub heard: u8,
 }
 
 impl Gateway {
@@ -121,6 +135,7 @@ pub struct Budget {
     pub losses: u8,
     pub evictions: u8,
     pub moves: u8,
+    pub releases: u8,
 }
 
 /// Rules of clients and of gateways' habits that can be switched off, to see that the world notices.
@@ -146,6 +161,12 @@ pub struct Rules {
     pub keep_losers: bool,
     /// Operators evict gateways that do not come back.
     pub evict: bool,
+    /// A gateway lets go of a group only while it is ordered and holds no branch of it.
+    pub release_empty: bool,
+    /// A gateway that lets go of a group does not fork from before the cluster hears of it.
+    pub leave_first: bool,
+    /// What gateways send names the registration that it belongs to.
+    pub numbers: bool,
     /// One gateway and one member lie.
     pub evil: bool,
 }
@@ -162,6 +183,9 @@ impl Rules {
         promise: true,
         keep_losers: true,
         evict: true,
+        release_empty: true,
+        leave_first: true,
+        numbers: true,
         evil: false,
     };
 }
@@ -179,10 +203,15 @@ pub struct World {
     /// Gateways that reach the quorum, and links between gateways.
     pub quorum: u8,
     pub links: u8,
-    /// On the way to the cluster: submissions, reports, acknowledgements (items).
+    /// On the way to the cluster: submissions, reports, acknowledgements (items) of a registration.
     pub submitted: Mask,
     pub reporting: [Mask; 3],
     pub acking: [u8; 3],
+    pub acking_as: [u8; 3],
+    /// The last registration (items, departures) and the last release (of this registration) that were sent. They may arrive again at
+    /// any time.
+    pub registering: [Option<(u8, u8)>; 3],
+    pub releasing: [Option<u8>; 3],
     /// Entries that were accepted, on a branch or by the cluster.
     pub accepted: Mask,
     pub evicted: u8,
@@ -236,6 +265,8 @@ impl World {
             promised: 0,
             tree: Default::default(),
             tree_mask: 0,
+            seat: Seat::In(0),
+            heard: 0,
         };
         let client = |at| Client { at, current: 0, held: 1, pending: 0, position: 0, read: 0 };
         let outside = Client { current: OUT, held: 0, ..client(0) };
@@ -252,6 +283,9 @@ impl World {
             submitted: 0,
             reporting: [0; 3],
             acking: [0; 3],
+            acking_as: [0; 3],
+            registering: [Some((0, 0)); 3],
+            releasing: [None; 3],
             accepted: 0,
             evicted: 0,
             budget,
@@ -265,7 +299,8 @@ impl World {
         };
         world.command(Command::Submit { submission, facts }).unwrap();
         for gateway in 0..3 {
-            world.command(Command::Register { gateway: gateway_id(gateway), position: 1 }).unwrap();
+            let register = Command::Register { gateway: gateway_id(gateway), position: 1, departures: 0 };
+            world.command(register).unwrap();
         }
         world
     }
@@ -278,11 +313,12 @@ impl Hash for World {
         }
         self.log.hash(hasher);
         let state = self.cluster.state();
-        (self.owed(), state.collecting.is_some(), state.stable).hash(hasher);
+        (self.owed(), state.collecting.is_some(), state.stable, state.departures).hash(hasher);
         for gateway in 0..3 {
-            (self.registered(gateway), self.acked(gateway), self.reported_by(gateway)).hash(hasher);
-            let Gateway { down, view, durable, promised, tree_mask, machine, .. } = &self.gateways[gateway];
-            (down, view, durable, promised, tree_mask, machine.mode()).hash(hasher);
+            (self.registration(gateway), self.acked(gateway), self.reported_by(gateway)).hash(hasher);
+            let Gateway { down, view, durable, promised, tree_mask, machine, seat, heard, .. } =
+                &self.gateways[gateway];
+            (down, view, durable, promised, tree_mask, machine.mode(), seat, heard).hash(hasher);
         }
         if self.collecting() {
             for ent in &self.ents[1..] {
@@ -292,6 +328,7 @@ impl Hash for World {
             }
         }
         (self.clients, self.quorum, self.links, self.submitted, self.reporting, self.acking).hash(hasher);
+        (self.acking_as, self.registering, self.releasing).hash(hasher);
         (self.accepted, self.evicted, self.budget).hash(hasher);
     }
 }
@@ -304,8 +341,8 @@ pub fn show(world: &World) -> String {
         (1..world.ents.len()).map(|index| (index, world.cluster.verdict(&world.ents[index].id))).collect();
     let gateways: Vec<_> = (0..3)
         .map(|g| {
-            let Gateway { down, view, durable, promised, tree_mask, machine, .. } = &world.gateways[g];
-            (down, machine.mode(), view, durable, promised, format!("{tree_mask:b}"))
+            let Gateway { down, view, durable, promised, tree_mask, machine, seat, .. } = &world.gateways[g];
+            (down, machine.mode(), view, durable, promised, format!("{tree_mask:b}"), seat)
         })
         .collect();
     format!(

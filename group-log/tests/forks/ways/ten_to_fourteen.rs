@@ -238,7 +238,8 @@ fn way_14_claims_decide_nothing() {
     }
 
     // An acknowledgement of what is not there is refused.
-    let ahead = world.command(Command::Ack { gateway: gateway_id(2), position: 99 }).unwrap();
+    let ahead =
+        world.command(Command::Ack { gateway: gateway_id(2), registration: 0, position: 99 }).unwrap();
     assert_eq!(ahead, Answer::Rejected(Rejection::PositionAhead { head_seq: 2, got: 99 }));
 
     // A place on a branch is never a place in the canonical log, whatever the numbers are.

@@ -176,7 +176,8 @@ impl World {
         if !group.cluster.state().gateways.contains_key(&gateway(site)) {
             let position = group.sites[site].seq();
             group.sites[site].promised = position;
-            self.command(id, group, &Command::Register { gateway: gateway(site), position });
+            let departures = group.cluster.state().departures;
+            self.command(id, group, &Command::Register { gateway: gateway(site), position, departures });
         }
         let collecting = group.cluster.state().collecting.is_some();
         if collecting || group.sites[site].has_unrecorded() {
@@ -195,7 +196,9 @@ impl World {
         let position = at.seq();
         if quorum && at.machine.may_acknowledge(&signals) && position > at.promised {
             at.promised = position;
-            self.command(id, group, &Command::Ack { gateway: gateway(site), position });
+            let registered = group.cluster.state().gateways.get(&gateway(site));
+            let registration = registered.map_or(0, |registration| registration.number);
+            self.command(id, group, &Command::Ack { gateway: gateway(site), registration, position });
         }
     }
 

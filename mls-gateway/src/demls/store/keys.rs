@@ -32,6 +32,10 @@ pub(super) const LEAVES: u8 = b'l';
 /// The leaves of a state on a branch, by its id.
 pub(super) const BRANCH_LEAVES: u8 = b'L';
 
+/// Every kind of row that belongs to a group.
+pub(super) const OF_A_GROUP: [u8; 12] =
+    [GROUP, HEAD, FORK, ENTRY, RECORD, COMMIT, RECENT, RECORDED, MEMBER, BRANCH, LEAVES, BRANCH_LEAVES];
+
 /// The beginning of every key of a kind in a group.
 pub(super) fn prefix(kind: u8, group: &GroupId) -> Vec<u8> {
     let id = group.as_bytes();

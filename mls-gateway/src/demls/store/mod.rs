@@ -16,11 +16,11 @@ use rocksdb::{DB, DBRecoveryMode, Direction, IteratorMode, Options, WriteBatch};
 use service_kit::rng::Randomness;
 
 pub use error::StoreError;
-pub use rows::Promise;
+pub use rows::{Promise, Seat};
 pub use view::{GroupRows, StoredEntry};
 
-/// The format of what is stored. Another one is refused.
-const FORMAT: u32 = 1;
+/// The format of what is stored. Another one is refused. 2: registrations have numbers.
+const FORMAT: u32 = 2;
 const MEMTABLE_BYTES: usize = 16 * 1024 * 1024;
 const MAX_WAL_BYTES: u64 = 64 * 1024 * 1024;
 const MAX_OPEN_FILES: i32 = 256;

@@ -46,7 +46,8 @@ fn a_database_of_something_else_is_refused() {
 #[test]
 fn promises_are_found_again_and_groups_do_not_mix() {
     let dir = TempDir::new().unwrap();
-    let promise = |n: u8| Promise { shard: n.into(), position: n.into(), registered: n == 2 };
+    let seats = [Seat::Out, Seat::In(7), Seat::Leaving(u64::MAX)];
+    let promise = |n: u8| Promise { shard: n.into(), position: n.into(), seat: seats[usize::from(n) % 3] };
     {
         let store = Arc::new(open(&dir).unwrap());
         for n in 1..4 {

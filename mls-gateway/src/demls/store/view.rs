@@ -52,6 +52,18 @@ impl GroupRows {
         Ok(self.store.db.put(keys::prefix(keys::GROUP, &self.group), promise.encode())?)
     }
 
+    /// Forgets the group, at once and with everything. Where the disk fails before the next sync, it may be there again.
+    pub fn delete_all(&self) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        for kind in keys::OF_A_GROUP {
+            let prefix = self.prefix(kind);
+            // The longest key ends with 32 bytes after the prefix.
+            let end = [&prefix[..], &[0xff; 33]].concat();
+            batch.delete_range(prefix, end);
+        }
+        self.store.write(batch)
+    }
+
     /// Takes in the next entry of the log, if the rules say that it follows. Returns its leaves, if they are known.
     pub fn append(&self, stored: &StoredEntry) -> Result<LogEntry, StoreError> {
         let damaged = |error: convert::WireError| StoreError::damaged("the log shown", error);

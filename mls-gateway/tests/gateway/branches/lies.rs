@@ -48,8 +48,9 @@ async fn a_gateway_speaks_for_itself_only_and_of_what_there_is() {
 
     // In the name of the gateway that is asked.
     for command in [
-        Command::Ack { gateway: own, position: 1 },
-        Command::Register { gateway: own, position: 1 },
+        Command::Ack { gateway: own, registration: 0, position: 1 },
+        Command::Register { gateway: own, position: 1, departures: 0 },
+        Command::Release { gateway: own, registration: 0 },
         Command::Report(group_log::fork::Report { gateway: own, entries: Vec::new(), complete: true }),
     ] {
         let refused = forward(&site, command).await.unwrap_err();
@@ -60,12 +61,13 @@ async fn a_gateway_speaks_for_itself_only_and_of_what_there_is() {
     assert_refused(&refused, Code::InvalidArgument, "MALFORMED");
     // By one that the cluster does not count on, and of an entry that there is not.
     let liar = GatewayId([3; 16]);
-    let answer = forward(&site, Command::Ack { gateway: liar, position: 1 }).await.unwrap();
+    let answer = forward(&site, Command::Ack { gateway: liar, registration: 0, position: 1 }).await.unwrap();
     assert_eq!(reason(answer), "REASON_NOT_REGISTERED");
-    let answer = forward(&site, Command::Register { gateway: liar, position: 99 }).await.unwrap();
+    let answer =
+        forward(&site, Command::Register { gateway: liar, position: 99, departures: 0 }).await.unwrap();
     assert_eq!(reason(answer), "REASON_CURSOR_AHEAD");
-    forward(&site, Command::Register { gateway: liar, position: 1 }).await.unwrap();
-    let answer = forward(&site, Command::Ack { gateway: liar, position: 99 }).await.unwrap();
+    forward(&site, Command::Register { gateway: liar, position: 1, departures: 0 }).await.unwrap();
+    let answer = forward(&site, Command::Ack { gateway: liar, registration: 0, position: 99 }).await.unwrap();
     assert_eq!(reason(answer), "REASON_CURSOR_AHEAD");
 
     let state = cluster.get(|state| state.forks.groups[GROUP].fork.state().clone());
@@ -97,7 +99,7 @@ async fn a_branch_that_an_acknowledgement_denied_is_late_and_not_lost() {
     let seq = accepted(submit(&mut here, canonical).await).seq;
     bob.merge();
     let lied_about = sites[0].gateway().demls().unwrap().store().gateway_id();
-    forward(&sites[1], Command::Ack { gateway: lied_about, position: seq }).await.unwrap();
+    forward(&sites[1], Command::Ack { gateway: lied_about, registration: 0, position: seq }).await.unwrap();
     until("the log is stable above the branch", async || {
         cluster.get(|state| state.forks.groups[GROUP].fork.state().stable >= seq)
     })

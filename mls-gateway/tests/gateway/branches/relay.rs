@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use concordat_proto::{
-    log::v1::{BranchEntry, Commit, CommitFacts, Content, content},
+    log::v1::{Application, BranchEntry, Commit, CommitFacts, Content, content},
     relay::v1::{
         FetchBranchRequest, FetchLogRequest, ForwardRequest, Hello, LinkRequest, SequenceRequest,
         StoreRequest, relay_client::RelayClient,
@@ -132,4 +132,61 @@ async fn bad_input_from_other_gateways_is_refused_with_the_reason_and_nothing_is
         })
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_branch_beyond_the_bound_is_refused_and_what_was_there_before_is_kept() {
+    const BOUND: usize = 64 * 1024;
+    let cluster = FakeCluster::start(3).await;
+    let mut site = sites(&cluster, 1, |_, _| false).await.remove(0);
+    site.bound(BOUND).await;
+    let mut calls = site.client(b"alice");
+    let (mut alice, mut bob) = (Member::new("alice"), Member::new("bob"));
+    let first = create(&mut calls, &mut alice).await;
+    let second = add(&mut calls, &mut alice, &mut bob, &first).await;
+    site.registered(&cluster).await;
+    cluster.set(|state| state.no_quorum = true);
+    let commit = made_in(&second, alice.update());
+    let third = super::site::after(&second, &commit);
+    provisional(submit(&mut calls, commit).await);
+
+    let long = |n: u8| {
+        let message = made_in(&second, bob.say(&char::from(b'a' + n).to_string().repeat(20 * 1024))).message;
+        let content = Some(Content { content: Some(content::Content::Application(Application { message })) });
+        BranchEntry { content, ..entry(&second, Bytes::new()) }
+    };
+    let messages: Vec<_> = (0..4).map(long).collect();
+    let mut taken = Vec::new();
+    let refused = loop {
+        match store(&site, vec![messages[taken.len()].clone()]).await {
+            Ok(new) => taken.push(new),
+            Err(refused) => break refused,
+        }
+    };
+    let facts = assert_refused(&refused, Code::ResourceExhausted, "OVERLOADED");
+    assert_eq!(facts.metadata["limit"], BOUND.to_string());
+    assert_eq!(taken, [1; 3]);
+    // The same from whoever is served here; what is there already may come again.
+    assert_eq!(store(&site, messages[..3].to_vec()).await.unwrap(), 0);
+    assert_eq!(refused.message().matches("bytes").count(), 1, "{refused:?}");
+
+    cluster.set(|state| state.no_quorum = false);
+    crate::support::until("everything that was taken in is in the log", async || {
+        cluster.get(|state| {
+            let fork = &state.forks.groups[GROUP].fork;
+            let is_kept = |entry: &BranchEntry| {
+                let entry = group_log::fork::BranchEntry::try_from(entry.clone()).unwrap();
+                fork.verdict(&entry.id()).is_some()
+            };
+            fork.verdict(&third.into()).is_some() && messages[..3].iter().all(is_kept)
+        })
+    })
+    .await;
+    until_there_is_room(&site, &messages[3]).await;
+}
+
+/// When `Stable` has passed, there is room again: what was refused comes once more, from wherever it was kept.
+async fn until_there_is_room(site: &Site, entry: &BranchEntry) {
+    crate::support::until("there is room", async || matches!(store(site, vec![entry.clone()]).await, Ok(1)))
+        .await;
 }

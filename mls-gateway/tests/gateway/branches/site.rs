@@ -11,8 +11,7 @@ use concordat_proto::{
 };
 use group_log::{StateId, fork::ModeTimes, hash};
 use mls_gateway::{
-    demls::Times,
-    limits::LOG_ENTRIES_KEPT,
+    demls::{Keeping, Times},
     server::{DemlsParts, Gateway, Parts},
 };
 use service_kit::{cut::CutNetwork, net::tcp_network, rng::Randomness};
@@ -42,7 +41,7 @@ pub struct Site {
     ordering: Vec<String>,
     peers: Vec<String>,
     times: Times,
-    log_entries_kept: u64,
+    keeping: Keeping,
     members_only: bool,
     dir: PathBuf,
     _disk: TempDir,
@@ -76,7 +75,7 @@ pub async fn in_front_of(
             ordering: ordering.clone(),
             peers,
             times: times.clone(),
-            log_entries_kept: LOG_ENTRIES_KEPT,
+            keeping: Keeping::default(),
             members_only: false,
             dir: disk.path().to_owned(),
             _disk: disk,
@@ -101,7 +100,7 @@ impl Site {
             times: self.times.clone(),
             relay: Some(relay),
             peers: self.peers.clone(),
-            log_entries_kept: self.log_entries_kept,
+            keeping: self.keeping,
             ..DemlsParts::new(self.dir.clone())
         });
         self.gateway = Some(Gateway::start(parts).unwrap());
@@ -110,6 +109,13 @@ impl Site {
     /// From now on groups are for their members only.
     pub async fn guard(&mut self) {
         self.members_only = true;
+        self.kill().await;
+        self.restart().await;
+    }
+
+    /// From now on it listens to the relay at this address, too.
+    pub async fn link_to(&mut self, address: String) {
+        self.peers.push(address);
         self.kill().await;
         self.restart().await;
     }
@@ -132,7 +138,14 @@ impl Site {
     /// Starts it again so that it keeps so many entries of a log below the stable one.
     pub async fn keep(&mut self, entries: u64) {
         self.kill().await;
-        self.log_entries_kept = entries;
+        self.keeping.log_entries = entries;
+        self.restart().await;
+    }
+
+    /// Starts it again so that the branches of a group have so many bytes at most.
+    pub async fn bound(&mut self, branch_bytes: usize) {
+        self.kill().await;
+        self.keeping.branch_bytes = branch_bytes;
         self.restart().await;
     }
 

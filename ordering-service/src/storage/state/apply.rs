@@ -143,6 +143,7 @@ fn command(
         | Kind::CloseCollection(_)
         | Kind::AckPosition(_)
         | Kind::RegisterGateway(_)
+        | Kind::ReleaseGateway(_)
         | Kind::EvictGateway(_) => forks::command(batch, command, origin)?,
         Kind::NoteGateways(note) => (branches::note_gateways(batch, note, origin)?, false),
         Kind::PruneGroup(command) => (prune::prune(batch, command, origin)?, false),
@@ -162,6 +163,7 @@ fn place(command: &Kind) -> (&'static str, bool) {
         Kind::CloseCollection(_) => ("close_collection", false),
         Kind::AckPosition(_) => ("ack_position", false),
         Kind::RegisterGateway(_) => ("register_gateway", false),
+        Kind::ReleaseGateway(_) => ("release_gateway", false),
         Kind::EvictGateway(_) => ("evict_gateway", false),
         Kind::NoteGateways(_) => ("note_gateways", false),
         Kind::PruneGroup(_) => ("prune_group", false),

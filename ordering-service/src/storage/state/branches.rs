@@ -9,7 +9,10 @@ use concordat_proto::{
     log::v1::Refused,
     ordering::v1::{GatewayNoted, NoteGateways, outcome::Outcome},
 };
-use group_log::fork::{Answer, Collecting, Command, ForkState, GatewayId};
+use group_log::{
+    EntryKind,
+    fork::{Answer, Collecting, Command, ForkState, GatewayId},
+};
 
 use super::{
     apply::Origin,
@@ -89,6 +92,26 @@ pub(super) fn index(
     Ok(())
 }
 
+/// Notes whether something in the log is not stable yet: found by whoever counts the gateways that are waited for. `appended` says
+/// which kinds of entries are new, `fork` what the state is now if it is another one.
+pub(super) fn note_unstable(
+    batch: &mut Batch<'_>,
+    group: &Bytes,
+    appended: &[EntryKind],
+    head_epoch: u64,
+    fork: Option<&ForkState>,
+) {
+    let key = RowKey::Unstable { group };
+    let waits = |kind: &EntryKind| matches!(kind, EntryKind::Commit | EntryKind::Side | EntryKind::Late);
+    if appended.contains(&EntryKind::Stable)
+        && fork.is_some_and(|fork| fork.stable_epoch == head_epoch && fork.pending_marks.is_empty())
+    {
+        batch.delete(&key);
+    } else if appended.iter().any(waits) {
+        batch.put(&key, Bytes::new());
+    }
+}
+
 /// In the order of keys, at or after every group id of at most 256 bytes.
 pub(crate) const LAST_GROUP: [u8; 257] = [0xff; 257];
 
@@ -121,7 +144,9 @@ pub(super) fn seen(
 ) -> Result<(), StorageError> {
     let gateway = match command {
         Command::Report(report) => &report.gateway,
-        Command::Ack { gateway, .. } | Command::Register { gateway, .. } => gateway,
+        Command::Ack { gateway, .. }
+        | Command::Register { gateway, .. }
+        | Command::Release { gateway, .. } => gateway,
         Command::Submit { .. } | Command::Close(_) | Command::Evict { .. } => return Ok(()),
     };
     match answer {

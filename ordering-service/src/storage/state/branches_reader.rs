@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use concordat_proto::log::v1::BranchEntry;
-use group_log::fork::{ForkState, GatewayId};
+use group_log::{
+    Head,
+    fork::{ForkState, GatewayId},
+};
 use prost::Message;
 
 use super::{
@@ -11,7 +14,7 @@ use super::{
     payload::Payloads,
     place::ReportedAt,
     reader::{ShardReader, get_as},
-    rows::decode_number,
+    rows::{RecordRow, decode_number},
     shard::Rows,
 };
 use crate::storage::{error::StorageError, wire::DecodeError};
@@ -122,6 +125,38 @@ impl ShardReader {
                 Ok(())
             })?;
             Ok(count)
+        })
+    }
+
+    /// Gateways whose acknowledgement is missing for something in a group's log to become stable.
+    pub fn holding_back(&self, group: &[u8]) -> Result<Vec<GatewayId>, StorageError> {
+        self.read(|rows| {
+            let Some(head) = get_as(rows, &RowKey::Head { group }, |row| Head::decode(&row))? else {
+                return Ok(Vec::new());
+            };
+            let fork = get_as(rows, &RowKey::Fork { group }, |row| ForkState::decode(&row))?;
+            fork.unwrap_or_default().holding_back(head.epoch, |seq| {
+                let row = get_as(rows, &RowKey::Record { group, seq }, |row| RecordRow::decode(&row))?;
+                let missing = || rows.bad_row("a record", "it is missing");
+                Ok(row.ok_or_else(missing)?.record.epoch_after)
+            })
+        })
+    }
+
+    /// Groups in whose log something is not stable yet, in order, after `after`, at most `max`.
+    pub fn unstable_groups(&self, after: Option<&[u8]>, max: usize) -> Result<Vec<Bytes>, StorageError> {
+        self.read(|rows| {
+            let first = RowKey::Unstable { group: after.unwrap_or_default() };
+            let last = RowKey::Unstable { group: &LAST_GROUP };
+            let mut groups = Vec::new();
+            scan(rows, &first, &last, max.saturating_add(1), |key, _| {
+                let group = trailing_name(key, 0)?;
+                if after != Some(&group[..]) && groups.len() < max {
+                    groups.push(group);
+                }
+                Ok(())
+            })?;
+            Ok(groups)
         })
     }
 

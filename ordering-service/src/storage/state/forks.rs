@@ -7,7 +7,7 @@ use concordat_proto::{
     ordering::v1::{command, outcome::Outcome},
 };
 use group_log::{
-    ClientId, CommitRef, Content, Decision, EntryId, Head, Record, Submission, View,
+    ClientId, CommitRef, Content, Decision, EntryId, EntryKind, Head, Record, Submission, View,
     fork::{
         Answer, Appended, BranchEntry, Candidate, Command, ForkChange, ForkState, ForkView, LeafId, Payload,
         Recorded, apply,
@@ -92,6 +92,11 @@ fn store(
     for (id, position) in kept {
         let position = u32::try_from(position).unwrap_or(u32::MAX);
         batch.put(&RowKey::Reported { group, id: &id.0 }, ReportedAt { index, position }.encode());
+    }
+    let kinds: Vec<EntryKind> = appended.iter().map(|appended| appended.change.record.kind).collect();
+    if let Some(last) = appended.last() {
+        let head_epoch = last.change.head.epoch;
+        branches::note_unstable(batch, group, &kinds, head_epoch, fork.as_ref());
     }
     for Appended { change, payload } in appended {
         let place = match payload {

@@ -34,6 +34,7 @@
 //! | 52 | gateway | when it was last seen |
 //! | 53 | group | how many removals are owed |
 //! | 54 | | when a leader last noted which gateways are there |
+//! | 55 | group | nothing: something in the log of this DeMLS group is not stable yet |
 
 use bytes::Bytes;
 
@@ -70,6 +71,7 @@ const GROUP_OF: u8 = 0x51;
 const GATEWAY: u8 = 0x52;
 const OWED: u8 = 0x53;
 const NOTED: u8 = 0x54;
+const UNSTABLE: u8 = 0x55;
 
 /// The key of one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +107,7 @@ pub(crate) enum RowKey<'a> {
     Gateway { gateway: &'a [u8; 16] },
     Owed { group: &'a [u8] },
     Noted,
+    Unstable { group: &'a [u8] },
 }
 
 impl RowKey<'_> {
@@ -143,6 +146,7 @@ impl RowKey<'_> {
             RowKey::Gateway { gateway } => key(GATEWAY).bytes(gateway),
             RowKey::Owed { group } => key(OWED).name(group),
             RowKey::Noted => key(NOTED),
+            RowKey::Unstable { group } => key(UNSTABLE).name(group),
         }
         .0
     }
@@ -171,7 +175,7 @@ pub(crate) fn row_kind(key: &[u8]) -> Result<RowKind, DecodeError> {
         Some(
             &(HEAD | COMMIT | RECENT | FORK | RECORDED | CANDIDATE | MEMBER | REPORTED | MARK | TURN
             | PRUNED | WELCOME | INBOX | SHARD_OF | KEY_PACKAGES | KEY_PACKAGE | KEY_PACKAGE_REF | CLAIM
-            | CLAIM_ORDER | LAST_RESORT | OPEN | GROUP_OF | GATEWAY | OWED | NOTED),
+            | CLAIM_ORDER | LAST_RESORT | OPEN | GROUP_OF | GATEWAY | OWED | NOTED | UNSTABLE),
         ) => Ok(RowKind::Plain),
         Some(&got) => Err(DecodeError::Value { what: "row tag", got: got.into() }),
         None => Err(DecodeError::Short { what: "row tag", needed: 1, left: 0 }),
@@ -269,6 +273,7 @@ mod tests {
             GATEWAY => RowKey::Gateway { gateway: rest.try_into().unwrap() },
             OWED => RowKey::Owed { group: take_name(&mut rest) },
             NOTED => RowKey::Noted,
+            UNSTABLE => RowKey::Unstable { group: take_name(&mut rest) },
             WELCOME => RowKey::Welcome { client: take_name(&mut rest), position: number() },
             INBOX => RowKey::Inbox { client: take_name(&mut rest) },
             SHARD_OF => RowKey::ShardOf { group: take_name(&mut rest) },
@@ -324,6 +329,7 @@ mod tests {
                 RowKey::Gateway { gateway },
                 RowKey::Owed { group },
                 RowKey::Noted,
+                RowKey::Unstable { group },
             ];
             prop_assert_eq!(trailing_name(&RowKey::Open { group }.encode(), 0).unwrap(), group);
             prop_assert_eq!(trailing_name(&RowKey::GroupOf { gateway, group }.encode(), 16).unwrap(), group);

@@ -73,7 +73,7 @@ fn run() -> (Vec<BranchCall>, WholeLogs) {
     let create =
         Create { kind: GroupKind::Demls, policy: Policy::default(), group_info: Bytes::from_static(b"info") };
     let first = run.submit(0, None, Content::Create(create));
-    run.fork.apply(&Command::Register { gateway: GATEWAY, position: 1 });
+    run.fork.apply(&Command::Register { gateway: GATEWAY, position: 1, departures: 0 });
     let (one, two) = (run.branch(first, commit("one")), run.branch(first, commit("two")));
     let said = run.branch(one.id().as_state(), Content::Application { message: Bytes::from_static(b"hi") });
     let late = run.branch(first, commit("three"));

@@ -52,6 +52,13 @@ enum Step {
     },
     Register {
         gateway: u8,
+        /// Departures that it has not heard of.
+        missed: u64,
+    },
+    Release {
+        gateway: u8,
+        /// It names another registration than it has.
+        other: bool,
     },
     Evict {
         gateway: u8,
@@ -75,7 +82,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(gateway, newest, complete)| Step::Report { gateway, newest, complete }),
         3 => (any::<bool>(), any::<u8>()).prop_map(|(other, nonce)| Step::Close { other, nonce }),
         3 => (0..3u8, 0..4u64).prop_map(|(gateway, back)| Step::Ack { gateway, back }),
-        1 => (0..3u8).prop_map(|gateway| Step::Register { gateway }),
+        1 => (0..3u8, 0..2u64).prop_map(|(gateway, missed)| Step::Register { gateway, missed }),
+        1 => (0..3u8, any::<bool>()).prop_map(|(gateway, other)| Step::Release { gateway, other }),
         1 => (0..3u8).prop_map(|gateway| Step::Evict { gateway }),
         1 => (0..70u32).prop_map(|past_epochs| Step::Policy { past_epochs }),
         1 => Just(Step::Restart),
@@ -115,6 +123,11 @@ impl Pair {
             assert!(self.memory.items(winner.seq).next().is_some());
         }
         assert_eq!(got, expected, "{command:?}");
+    }
+
+    /// The number of a gateway's registration; 0 if there is none.
+    fn number(&self, gateway: GatewayId) -> u64 {
+        self.memory.state().gateways.get(&gateway).map_or(0, |registration| registration.number)
     }
 
     fn make(&mut self, parent: usize, message: bool, author: u8, facts: CommitFacts) -> (BranchEntry, u64) {
@@ -170,11 +183,17 @@ impl Pair {
             }
             Step::Ack { gateway: n, back } => {
                 let position = self.memory.current().unwrap().seq.saturating_sub(back);
-                self.both(ForkCommand::Ack { gateway: gateway(n), position });
+                let registration = self.number(gateway(n));
+                self.both(ForkCommand::Ack { gateway: gateway(n), registration, position });
             }
-            Step::Register { gateway: n } => {
+            Step::Register { gateway: n, missed } => {
                 let position = self.memory.current().unwrap().seq;
-                self.both(ForkCommand::Register { gateway: gateway(n), position });
+                let departures = self.memory.state().departures.saturating_sub(missed);
+                self.both(ForkCommand::Register { gateway: gateway(n), position, departures });
+            }
+            Step::Release { gateway: n, other } => {
+                let registration = self.number(gateway(n)) + u64::from(other);
+                self.both(ForkCommand::Release { gateway: gateway(n), registration });
             }
             Step::Evict { gateway: n } => self.both(ForkCommand::Evict { gateway: gateway(n) }),
             Step::Policy { past_epochs } => {

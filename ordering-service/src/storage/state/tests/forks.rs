@@ -1,6 +1,6 @@
 //! DeMLS groups: what the rules decide is stored, found again, and carried over by restarts and snapshots.
 
-use concordat_proto::convert::{GroupCommand, log_entry};
+use concordat_proto::convert::{self, GroupCommand, log_entry};
 use group_log::{
     ChainVerifier, ClientId, Commit as LogCommit, Content as LogContent, GroupId, GroupKind as Kinds,
     KeyPackageRef, StateId, Submission, WelcomeRecipient as Recipient,
@@ -96,7 +96,7 @@ fn forked() -> (Machine, StateId) {
     let mut machine = Machine::new(1);
     machine.apply_one(group_command(create_forked(Kinds::Demls)));
     for gateway in [GATEWAY, OTHER] {
-        machine.apply_one(group_command(ForkCommand::Register { gateway, position: 1 }));
+        machine.apply_one(group_command(ForkCommand::Register { gateway, position: 1, departures: 0 }));
     }
     let first = machine.reader.head(b"forked").unwrap().unwrap().state_id;
     (machine, first)
@@ -222,13 +222,20 @@ fn gateways_are_found_with_their_groups_until_they_are_evicted() {
     assert!(machine.reader.groups_of(&OTHER, Some(b"forked"), 10).unwrap().is_empty());
 
     submit(&mut machine, first, 0, a_commit("canonical", &[]), by(2));
-    machine.apply_one(group_command(ForkCommand::Ack { gateway: GATEWAY, position: 2 }));
+    assert_eq!(machine.reader.holding_back(b"forked").unwrap(), [GATEWAY, OTHER]);
+    assert_eq!(machine.reader.unstable_groups(None, 10).unwrap(), ["forked"]);
+    assert!(machine.reader.unstable_groups(Some(b"forked"), 10).unwrap().is_empty());
+    let ack = ForkCommand::Ack { gateway: GATEWAY, registration: 0, position: 2 };
+    machine.apply_one(group_command(ack));
     assert_eq!(kinds(&machine), ["create", "commit"], "the other gateway holds stable back");
+    assert_eq!(machine.reader.holding_back(b"forked").unwrap(), [OTHER]);
     let answer = machine.apply_one(group_command(ForkCommand::Evict { gateway: OTHER }));
     assert!(matches!(answer, Answer::GatewayNoted(ref noted) if noted.stable == 2), "{answer:?}");
     assert_eq!(kinds(&machine), ["create", "commit", "stable"]);
     assert_eq!(machine.reader.gateways(10).unwrap().len(), 1);
     assert!(machine.reader.groups_of(&OTHER, None, 10).unwrap().is_empty());
+    assert!(machine.reader.unstable_groups(None, 10).unwrap().is_empty());
+    assert!(machine.reader.holding_back(b"forked").unwrap().is_empty());
 
     // What an evicted gateway brings is late: in the log, and readable.
     let late = on_branch(first, a_commit("late", &[]), by(3));
@@ -237,6 +244,32 @@ fn gateways_are_found_with_their_groups_until_they_are_evicted() {
     assert_eq!(log(&machine.reader)[3].bodies, std::slice::from_ref(&late));
     let answer = submit(&mut machine, first, 0, late.content, late.facts);
     assert!(matches!(answer, Answer::Superseded(_)), "another commit had ended its epoch before");
+}
+
+#[test]
+fn a_gateway_that_lets_go_of_its_last_group_is_known_no_more_and_can_come_back() {
+    let (mut machine, first) = forked();
+    let release = |registration| ForkCommand::Release { gateway: OTHER, registration };
+    submit(&mut machine, first, 0, a_commit("canonical", &[]), by(2));
+    let answer = machine.apply_one(group_command(release(0)));
+    assert_eq!(reason(&answer), Some(Reason::NotRegistered), "it has not acknowledged the commit");
+    machine.apply_one(group_command(ForkCommand::Ack { gateway: OTHER, registration: 0, position: 2 }));
+    for _ in 0..2 {
+        let answer = machine.apply_one(group_command(release(0)));
+        assert!(matches!(answer, Answer::GatewayNoted(_)), "{answer:?}");
+        let known: Vec<_> = machine.reader.gateways(10).unwrap().iter().map(|gateway| gateway.id).collect();
+        assert_eq!(known, [GATEWAY]);
+        assert!(machine.reader.groups_of(&OTHER, None, 10).unwrap().is_empty());
+    }
+    assert_eq!(kinds(&machine), ["create", "commit"]);
+
+    let register = |departures| ForkCommand::Register { gateway: OTHER, position: 2, departures };
+    let answer = machine.apply_one(group_command(register(0)));
+    let Answer::Refused(ref refused) = answer else { panic!("expected a refusal, got {answer:?}") };
+    assert_eq!(refused.metadata[convert::DEPARTURES], "1");
+    let answer = machine.apply_one(group_command(register(1)));
+    assert!(matches!(answer, Answer::GatewayNoted(ref noted) if noted.registration == 1), "{answer:?}");
+    assert_eq!(machine.reader.groups_of(&OTHER, None, 10).unwrap(), ["forked"]);
 }
 
 #[test]
@@ -296,9 +329,10 @@ fn what_can_not_be_is_refused_alike_and_changes_nothing() {
         Kind::Commit(Commit { message: Bytes::from_static(b"commit"), ..Commit::default() }),
     );
     assert_eq!(reason(&machine.apply_one(no_parent)), Some(Reason::Malformed));
-    let ahead = group_command(ForkCommand::Ack { gateway: GATEWAY, position: 99 });
+    let ahead = group_command(ForkCommand::Ack { gateway: GATEWAY, registration: 0, position: 99 });
     assert_eq!(reason(&machine.apply_one(ahead)), Some(Reason::CursorAhead));
-    let stranger = group_command(ForkCommand::Ack { gateway: GatewayId([9; 16]), position: 1 });
+    let stranger =
+        group_command(ForkCommand::Ack { gateway: GatewayId([9; 16]), registration: 0, position: 1 });
     assert_eq!(reason(&machine.apply_one(stranger)), Some(Reason::NotRegistered));
     for (group, expected) in [("plain", Reason::WrongKind), ("nobody", Reason::GroupNotFound)] {
         let entry = on_branch(first, a_commit("c", &[]), by(1));
