@@ -89,6 +89,7 @@ async fn run_gateway(given: Given<Settings>) -> anyhow::Result<()> {
         None => None,
     };
     let mut parts = Parts::new(config.ordering, incoming, secured.nodes, Randomness::from_os());
+    parts.site = config.site;
     parts.admin = Some(admin);
     parts.members_only = !secured.gatekeeper.is_open();
     parts.quotas = config.quotas;

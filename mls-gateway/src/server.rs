@@ -67,6 +67,8 @@ pub enum StartError {
 pub struct Parts {
     /// host:port of ordering nodes, at least one; those that they name as leaders are learnt.
     pub ordering: Vec<String>,
+    /// The site that it stands at, as the nodes' memberships name theirs; empty if it does not say.
+    pub site: String,
     /// Where clients connect.
     pub incoming: Incoming,
     /// Where the admin endpoints are served, if they are.
@@ -127,6 +129,7 @@ impl Parts {
     pub fn new(ordering: Vec<String>, incoming: Incoming, network: SharedNetwork, rng: Randomness) -> Self {
         Self {
             ordering,
+            site: String::new(),
             incoming,
             admin: None,
             network,
@@ -167,7 +170,8 @@ impl Gateway {
         };
         let gateway_id = store.as_ref().map(|store| store.gateway_id());
         let network = Arc::clone(&parts.network);
-        let cluster = Arc::new(Cluster::connect(&parts.ordering, parts.network, &parts.rng, gateway_id));
+        let (rng, site) = (&parts.rng, &parts.site);
+        let cluster = Arc::new(Cluster::connect(&parts.ordering, parts.network, rng, gateway_id, site));
         let (fanout, sweeper) = Fanout::start(Arc::clone(&cluster));
         let mut tasks = vec![sweeper];
         let gateways =

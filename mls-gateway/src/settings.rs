@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ordering_service::raft::timing::Profile;
+use ordering_service::{limits::NAME_BYTES, raft::timing::Profile};
 use service_kit::{
     resolve::Route,
     settings::{SettingsError, address, check_address},
@@ -34,6 +34,11 @@ service_kit::settings! {
         #[arg(long, env = "CONCORDAT_ORDERING", value_delimiter = ',', num_args = 1.., value_name = "HOST:PORT")]
         #[serde(skip_serializing_if = "Option::is_none")]
         pub ordering: Option<Vec<String>>,
+        /// The site that the gateway stands at, as the nodes' memberships name theirs. Leaders move towards the sites that commits come
+        /// from, and new groups go to shards that are led from here.
+        #[arg(long, env = "CONCORDAT_SITE", value_name = "NAME")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub site: Option<String>,
         /// Where the gateway keeps its copy of DeMLS groups, their branches and what it promised. Without it, it serves no DeMLS groups.
         #[arg(long, env = "CONCORDAT_DATA_DIR", value_name = "DIR")]
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -125,6 +130,8 @@ pub struct Config {
     pub admin_listen: String,
     /// host:port of ordering nodes, at least one.
     pub ordering: Vec<String>,
+    /// The site that the gateway stands at; empty if that is not set.
+    pub site: String,
     /// Where the gateway keeps what it must not forget.
     pub data_dir: Option<PathBuf>,
     /// host:port where other gateways connect.
@@ -216,6 +223,10 @@ impl Settings {
             return Err(SettingsError::value("ordering", "host:port of at least one node", "nothing"));
         }
         ordering.iter().try_for_each(|node| check_address("ordering", node))?;
+        let site = self.site.unwrap_or_default();
+        if site.len() > NAME_BYTES {
+            return Err(SettingsError::value("site", format!("at most {NAME_BYTES} bytes"), site.len()));
+        }
         if self.data_dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
             return Err(SettingsError::value("data_dir", "a directory", "an empty name"));
         }
@@ -255,6 +266,7 @@ impl Settings {
             listen: address("listen", self.listen)?,
             admin_listen: address("admin_listen", self.admin_listen)?,
             ordering,
+            site,
             data_dir: self.data_dir,
             routes: self.resolve.unwrap_or_default(),
             tls,
@@ -274,7 +286,8 @@ mod tests {
     fn each_value_is_checked_and_named() {
         let complete = || Settings { ordering: Some(vec!["n:7100".into()]), ..Settings::defaults() };
         assert!(complete().config().is_ok());
-        let wrong: [(&str, Spoil); 8] = [
+        let wrong: [(&str, Spoil); 9] = [
+            ("site", |s| s.site = Some("x".repeat(NAME_BYTES + 1))),
             ("ordering", |s| s.ordering = Some(Vec::new())),
             ("ordering", |s| s.ordering = Some(vec!["n:7100".into(), "n".into()])),
             ("listen", |s| s.listen = Some("7400".into())),

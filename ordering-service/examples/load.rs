@@ -142,7 +142,7 @@ async fn drive(
                     Submission { id: worker, shard, command: command(group, &message) }
                 })
                 .collect();
-            out.send(SubmitRequest { submissions }).await?;
+            out.send(SubmitRequest { submissions, ..SubmitRequest::default() }).await?;
         }
         if now >= end && groups.is_empty() {
             return Ok((latencies, others));

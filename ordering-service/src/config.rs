@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     branches::Waits,
+    placement::Placing,
     raft::{
         timing::{Compaction, Profile},
         types::NodeId,
@@ -35,6 +36,8 @@ pub struct Config {
     pub waits: Waits,
     /// What is kept of groups' logs.
     pub keeping: Keeping,
+    /// Where leaders belong.
+    pub placing: Placing,
 }
 
 /// How a node becomes a member by itself.
@@ -64,6 +67,7 @@ impl Config {
             compaction: Compaction::default(),
             waits: Waits::default(),
             keeping: Keeping::default(),
+            placing: Placing::default(),
         }
     }
 }

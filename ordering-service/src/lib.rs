@@ -1,7 +1,8 @@
 //! The cluster that agrees on the order of every group's log: Raft over RocksDB.
 //!
 //! A process is one [`server::Running`] node. [`raft`] replicates, [`storage`] keeps, [`api`] serves gateways, operators and peers,
-//! [`cluster`] forms clusters and changes them, [`quorum`] tells whether a quorum answers. [`dev`] runs several nodes in one process.
+//! [`cluster`] forms clusters and changes them, [`placement`] moves leaders to where commits come from, [`quorum`] tells whether a
+//! quorum answers. [`dev`] runs several nodes in one process.
 
 pub mod api;
 pub mod backup;
@@ -15,6 +16,7 @@ pub mod hub;
 pub mod limits;
 pub mod metrics;
 pub mod node;
+pub mod placement;
 pub mod quorum;
 pub mod raft;
 pub mod retention;

@@ -144,6 +144,27 @@ pub const PENDING_RESETS: usize = 1_024;
 /// The same complaint about a peer is logged once in this time.
 pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
+// Placement of leaders.
+
+/// Pings of one peer of which the fastest counts as the round trip.
+pub const ROUND_TRIP_SAMPLES: usize = 32;
+/// Sites that one node counts submissions of; those of further sites count as if they named none.
+pub const SITES_COUNTED: usize = 64;
+/// The shortest time over which submissions are counted before who leads is judged, by default.
+pub const PLACEMENT_WINDOW: Duration = Duration::from_secs(5);
+/// A window goes on until so many submissions were counted in it: fewer say little about where they come from.
+pub const PLACEMENT_SUBMISSIONS: u64 = 100;
+/// In so many windows in a row the same voter must be better before it gets the leadership.
+pub const PLACEMENT_WINDOWS: u32 = 6;
+/// A shard stays where it is for so many windows after its leader changed, for whatever reason.
+pub const PLACEMENT_REST_WINDOWS: u32 = 6;
+/// A voter is better if commits would take so much less time there, in percent of what they take now, ...
+pub const PLACEMENT_GAIN_PERCENT: u32 = 20;
+/// ... and at least so much.
+pub const PLACEMENT_GAIN: Duration = Duration::from_millis(5);
+/// The round trip that is assumed between two sites as long as nothing at all was measured.
+pub const UNMEASURED_ROUND_TRIP: Duration = Duration::from_millis(50);
+
 // Clusters.
 
 /// Data shards of a cluster at most.

@@ -65,6 +65,13 @@ pub const PRUNED_TOTAL: &str = "concordat_ordering_entries_pruned_total";
 /// Groups that are longer than the limit of entries, and of which nothing may be given up, per `shard`.
 pub const RETENTION_HELD: &str = "concordat_ordering_retention_held_groups";
 
+/// Leaderships that this node has moved to another site or failed to move, by `shard`, `reason` and `outcome`.
+pub const LEADER_MOVES_TOTAL: &str = "concordat_raft_leader_moves_total";
+/// What the network makes a commit take in a shard that this node leads, per `shard`.
+pub const EXPECTED_COMMIT_SECONDS: &str = "concordat_raft_expected_commit_seconds";
+/// The same with the best leader that is possible, per `shard`.
+pub const BEST_COMMIT_SECONDS: &str = "concordat_raft_best_commit_seconds";
+
 /// Names and what they mean. Histograms of seconds end in `_seconds`, counters in `_total`.
 pub const DESCRIPTIONS: &[(&str, &str)] = &[
     (SUBMISSIONS_TOTAL, "Submissions answered, by outcome."),
@@ -104,6 +111,18 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
     (
         RETENTION_HELD,
         "Groups longer than the limit of entries of which nothing may be given up, in a shard that this node leads.",
+    ),
+    (
+        LEADER_MOVES_TOTAL,
+        "Leaderships that this node has moved to where they belong, or failed to, by reason and outcome.",
+    ),
+    (
+        EXPECTED_COMMIT_SECONDS,
+        "What the network alone makes a commit take in a shard that this node leads, as the mean over where submissions come from.",
+    ),
+    (
+        BEST_COMMIT_SECONDS,
+        "The same with the best voter of the shard as its leader; below the expected one, a move would pay if it is by much and lasts.",
     ),
 ];
 
@@ -198,6 +217,14 @@ impl NodeMetrics {
     /// Entries of a shard were given up. Looks the handle up: not for hot paths.
     pub fn pruned(&self, shard: u32, entries: u64) {
         counter!(PRUNED_TOTAL, "node" => self.node.clone(), "shard" => shard.to_string()).increment(entries);
+    }
+
+    /// A leadership was moved for this `reason`, or not. Looks the handle up: not for hot paths.
+    pub fn leader_moved(&self, shard: u32, reason: &'static str, is_done: bool) {
+        let outcome = if is_done { "moved" } else { "failed" };
+        let (node, shard) = (self.node.clone(), shard.to_string());
+        counter!(LEADER_MOVES_TOTAL, "node" => node, "shard" => shard, "reason" => reason, "outcome" => outcome)
+            .increment(1);
     }
 
     /// What the node knows about the quorum of its shards.

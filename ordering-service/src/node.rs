@@ -23,6 +23,7 @@ use crate::{
     error::ApiError,
     hub::Hub,
     metrics::NodeMetrics,
+    placement::Placement,
     quorum::Quorum,
     raft::{
         identity::{Cluster, Identity},
@@ -56,6 +57,8 @@ pub struct Node {
     pub quorum: Arc<Quorum>,
     /// Gateways that watch this node.
     pub watchers: Arc<Watchers>,
+    /// Where submissions come from, and where leaders belong.
+    pub placement: Arc<Placement>,
     /// Who follows which group and inbox.
     pub hub: Arc<Hub>,
     /// Its metrics.
@@ -136,6 +139,7 @@ impl Node {
             metrics: Arc::new(NodeMetrics::new(identity.node_id)),
             reach: Arc::default(),
             watchers: Arc::default(),
+            placement: Arc::default(),
             shards: SharedShards::default(),
             recovered: AtomicBool::new(false),
             changing: tokio::sync::Mutex::default(),
@@ -218,6 +222,11 @@ impl Node {
             self.recovered.store(true, Ordering::Relaxed);
         }
         Ok(shards)
+    }
+
+    /// This node is stopping or can not write: others should lead.
+    pub fn should_not_lead(&self) -> bool {
+        self.drain.is_cancelled() || self.storage.writable().is_err()
     }
 
     /// Gateways that are connected to this node, or to one that answers its pings.

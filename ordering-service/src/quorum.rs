@@ -84,6 +84,7 @@ impl Quorum {
             term: view.term,
             leader_node_id: view.leader.unwrap_or(0),
             leader_address: view.leader_address,
+            leader_site: view.leader_site,
             has_quorum: age.is_some_and(|age| age < self.suspect_after),
             quorum_age_ms: age.map_or(u64::MAX, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         }

@@ -30,6 +30,7 @@ use crate::{
     limits,
     metrics::{self, APPLY_LAG, LAST_LOG_INDEX, PEERS_REACHABLE, PURGED_INDEX},
     node::Node,
+    placement,
     raft::{shards::StartError, types::NodeId},
     retention,
     storage::{Storage, StorageOptions, stored_node_id},
@@ -194,6 +195,7 @@ impl Running {
 
         self.tasks.spawn(keeper::run(node.clone(), end.clone()));
         self.tasks.spawn(retention::run(node.clone(), end.clone()));
+        self.tasks.spawn(placement::task::run(node.clone(), end.clone()));
         if let Some(join) = node.config.join.clone() {
             self.tasks.spawn(admit::ask(node.clone(), join, end.clone()));
         }

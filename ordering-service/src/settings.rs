@@ -1,6 +1,6 @@
 //! The settings of a node: defaults < TOML file < environment < flags.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use group_log::Retention;
 use service_kit::settings::{SettingsError, address, check_address, need, positive};
@@ -9,6 +9,7 @@ use crate::{
     branches::Waits,
     config::{Config, Join},
     limits,
+    placement::{LeaderPlacement, Placing, Preference},
     raft::timing::{Compaction, Profile, SNAPSHOT_EVERY},
     retention::Keeping,
 };
@@ -89,6 +90,21 @@ service_kit::settings! {
         #[arg(long, env = "CONCORDAT_RETAIN_CHECK_SECONDS", value_name = "SECONDS")]
         #[serde(skip_serializing_if = "Option::is_none")]
         pub retain_check_seconds: Option<u64>,
+        /// Whether leaders move to the sites that submissions come from, as far as gateways name theirs: auto or off [default: auto]. The
+        /// same at every node, as is --prefer-leader: those of the node that leads a shard are in force.
+        #[arg(long, env = "CONCORDAT_LEADER_PLACEMENT", value_name = "MODE")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub leader_placement: Option<LeaderPlacement>,
+        /// The site that the leader of a shard belongs to, wherever submissions come from; shard 0 is the directory. Repeat for each
+        /// shard; separate them by commas in the environment.
+        #[arg(long, env = "CONCORDAT_PREFER_LEADER", value_delimiter = ',', value_name = "SHARD=SITE")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub prefer_leader: Option<Vec<Preference>>,
+        /// Judge every so many milliseconds where leaders belong. A leader moves after 6 such windows in a row in which another place was
+        /// better, and not within 6 windows after its last change [default: 5000].
+        #[arg(long, env = "CONCORDAT_PLACEMENT_WINDOW_MS", value_name = "MS")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub placement_window_ms: Option<u64>,
     }
 }
 
@@ -107,6 +123,8 @@ impl Settings {
             retain_entries: Some(0),
             retain_hours: Some(0),
             retain_check_seconds: Some(limits::RETENTION_INTERVAL.as_secs()),
+            leader_placement: Some(LeaderPlacement::Auto),
+            placement_window_ms: Some(millis(limits::PLACEMENT_WINDOW)),
             ..Self::common_defaults()
         }
     }
@@ -116,7 +134,7 @@ impl Settings {
     /// # Errors
     /// A value that is missing or makes no sense; its key is named.
     pub fn config(self) -> Result<Config, SettingsError> {
-        let join = self.join()?;
+        let (join, placing) = (self.join()?, self.placing()?);
         let config = Config {
             node_id: self.node_id.map(|id| positive("node_id", id)).transpose()?,
             join,
@@ -140,11 +158,28 @@ impl Settings {
                     self.retain_check_seconds.unwrap_or(limits::RETENTION_INTERVAL.as_secs()),
                 )?),
             },
+            placing,
         };
         if config.data_dir.as_os_str().is_empty() {
             return Err(SettingsError::value("data_dir", "a directory", "an empty name"));
         }
         Ok(config)
+    }
+
+    fn placing(&self) -> Result<Placing, SettingsError> {
+        let window_ms = self.placement_window_ms.unwrap_or(millis(limits::PLACEMENT_WINDOW));
+        let mut preferred = BTreeMap::new();
+        for Preference { shard, site } in self.prefer_leader.iter().flatten() {
+            if preferred.insert(*shard, site.clone()).is_some_and(|before| before != *site) {
+                let got = format!("two for shard {shard}");
+                return Err(SettingsError::value("prefer_leader", "one site a shard", got));
+            }
+        }
+        Ok(Placing {
+            leaders: self.leader_placement.unwrap_or_default(),
+            preferred,
+            window: Duration::from_millis(positive("placement_window_ms", window_ms)?),
+        })
     }
 
     fn join(&self) -> Result<Option<Join>, SettingsError> {
@@ -229,7 +264,12 @@ mod tests {
     #[test]
     fn each_value_is_checked_and_named() {
         assert!(complete().config().is_ok());
-        let wrong: [(&str, Spoil); 12] = [
+        let wrong: [(&str, Spoil); 14] = [
+            ("placement_window_ms", |s| s.placement_window_ms = Some(0)),
+            ("prefer_leader", |s| {
+                let site = |site: &str| Preference { shard: 1, site: site.into() };
+                s.prefer_leader = Some(vec![site("a"), site("b")]);
+            }),
             ("collect_ms", |s| s.collect_ms = Some(0)),
             ("join", |s| s.join = Some(vec!["n:7200".into(), "n".into()])),
             ("join", |s| s.join = Some(Vec::new())),
@@ -259,9 +299,11 @@ mod tests {
 
     #[test]
     fn printed_settings_are_a_file_that_means_the_same() {
+        let preferred = vec![Preference { shard: 1, site: "north".into() }];
+        let settings = Settings { prefer_leader: Some(preferred), ..complete() };
         let file = tempfile::NamedTempFile::new().expect("temporary file");
-        std::fs::write(file.path(), printed(&complete()).expect("printed")).expect("written");
+        std::fs::write(file.path(), printed(&settings).expect("printed")).expect("written");
         let read = layered(&Settings::defaults(), Some(file.path()), &Settings::default());
-        assert_eq!(read.expect("valid"), complete());
+        assert_eq!(read.expect("valid"), settings);
     }
 }

@@ -64,7 +64,7 @@ async fn run(mut client: OrderingClient<tonic::transport::Channel>, mut queue: m
                     waiting.insert(next_id, answer);
                     Submission { id: next_id, shard, command }
                 });
-                if requests.send(SubmitRequest { submissions: submissions.collect() }).await.is_err() {
+                if requests.send(SubmitRequest { submissions: submissions.collect(), ..SubmitRequest::default() }).await.is_err() {
                     return;
                 }
             }

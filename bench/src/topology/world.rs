@@ -60,11 +60,15 @@ impl World {
             voters.extend(others.map(|site| site.name.clone()));
         }
         let gateways: Vec<String> = topology.sites.iter().map(|site| site.name.clone()).collect();
+        // Whatever happens to a leader, its shard belongs to the home site again afterwards.
+        let home = (0..=DATA_SHARDS)
+            .flat_map(|shard| ["--prefer-leader".into(), format!("{shard}={}", topology.home)]);
+        let node_args = ["--timing".into(), topology.timing.name().into()].into_iter().chain(home).collect();
         let options = ClusterOptions {
             nodes: voters.len() as u64,
             gateways: gateways.len() as u64,
             data_shards: DATA_SHARDS,
-            node_args: vec!["--timing".into(), topology.timing.name().into()],
+            node_args,
             dir: Some(dir.to_owned()),
             placement: Some(Placement { links: Arc::clone(&links), nodes: voters.clone(), gateways }),
             ..ClusterOptions::default()

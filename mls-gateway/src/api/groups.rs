@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::{Api, group_id};
 use crate::{
-    cluster::Final,
+    cluster::{Final, choose_shard},
     demls::states::first_members,
     error::GatewayError,
     limits::{DIRECTORY_SHARD, READ_DEADLINE, SHARDS_MAX},
@@ -111,11 +111,14 @@ impl Api {
         Ok(SetPolicyResponse { accepted: Some(accepted) })
     }
 
-    /// Settles which shard a new group lives in. The first wish for an id wins, so everybody gets the same answer.
+    /// Settles which shard a new group lives in, by preference one that is led from this gateway's site. The first wish for an id wins, so
+    /// everybody gets the same answer.
     async fn assign(&self, group_id: &GroupId) -> Result<u32, GatewayError> {
-        let shards: Vec<u32> = self.data_shards().await?.into_iter().collect();
-        let wish =
-            AssignGroup { group_id: group_id.to_bytes(), shard: shards[spread(group_id) % shards.len()] };
+        let board = &self.cluster.board;
+        let led = self.data_shards().await?.into_iter().map(|shard| (shard, board.leader_site(shard)));
+        let shard =
+            choose_shard(group_id, &led.collect(), &self.cluster.site).ok_or(GatewayError::NoQuorum)?;
+        let wish = AssignGroup { group_id: group_id.to_bytes(), shard };
         let command = Command { command: Some(command::Command::AssignGroup(wish)) };
         match self.bring(DIRECTORY_SHARD, &command).await? {
             Final::GroupAssigned(assigned) if assigned.shard < SHARDS_MAX => Ok(assigned.shard),
@@ -173,12 +176,4 @@ fn check_policy(policy: &log::Policy) -> Result<(), GatewayError> {
         }
         _ => Ok(()),
     }
-}
-
-/// Spreads group ids evenly over the shards (FNV-1a). Any other spread would do as well: the directory remembers.
-fn spread(group_id: &GroupId) -> usize {
-    let hash = group_id.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    (hash >> 32) as usize
 }

@@ -2,6 +2,7 @@
 //! stream that follows groups and inboxes.
 
 mod follow;
+mod home;
 mod locate;
 mod pool;
 mod quorum;
@@ -16,6 +17,7 @@ use service_kit::{net::SharedNetwork, rng::Randomness};
 use tokio_util::task::AbortOnDropHandle;
 
 pub use follow::{FollowGuard, Follower, GroupSink, InboxSink, Verdict};
+pub use home::choose_shard;
 pub use locate::Locator;
 pub use pool::{Node, Pool};
 pub use quorum::QuorumBoard;
@@ -38,21 +40,23 @@ pub struct Cluster {
     pub board: Arc<QuorumBoard>,
     /// How each shard can be served.
     pub modes: Arc<Modes>,
+    /// Where this gateway stands; empty if it does not say.
+    pub site: String,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Cluster {
     /// Connects to the ordering nodes at `addresses` (`host:port`), and in time to those that they name as leaders. They are told which
-    /// `gateway` that may hold branches listens. Needs a tokio
-    /// runtime. A node that cannot be reached is tried again for good; nothing is waited for here.
+    /// `gateway` that may hold branches listens, and at which `site` it stands. Needs a tokio runtime. A node that cannot be reached is tried again for good; nothing is waited for here.
     pub fn connect(
         addresses: &[String],
         network: SharedNetwork,
         rng: &Randomness,
         gateway: Option<GatewayId>,
+        site: &str,
     ) -> Self {
         let board = QuorumBoard::new();
-        let pool = Pool::new(network, Arc::clone(&board), gateway);
+        let pool = Pool::new(network, Arc::clone(&board), gateway, site);
         for address in addresses {
             pool.node(address);
         }
@@ -67,6 +71,7 @@ impl Cluster {
             follower,
             board,
             modes,
+            site: site.to_owned(),
             _tasks: vec![AbortOnDropHandle::new(mode_task), follow_task],
         }
     }

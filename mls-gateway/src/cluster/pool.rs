@@ -42,15 +42,23 @@ pub struct Pool {
     board: Arc<QuorumBoard>,
     /// Who listens to the nodes, if it is a gateway that may hold branches.
     gateway: Option<GatewayId>,
+    /// Where the gateway stands; empty if it does not say.
+    site: Arc<str>,
     nodes: Mutex<BTreeMap<String, Arc<Node>>>,
     /// The node that reads ask first: the last one that answered.
     preferred: AtomicUsize,
 }
 
 impl Pool {
-    /// An empty pool that connects through `network` and reports to `board`.
-    pub fn new(network: SharedNetwork, board: Arc<QuorumBoard>, gateway: Option<GatewayId>) -> Arc<Self> {
-        Arc::new(Self { network, board, gateway, nodes: Mutex::default(), preferred: AtomicUsize::new(0) })
+    /// An empty pool that connects through `network` and reports to `board`, of a gateway at `site`.
+    pub fn new(
+        network: SharedNetwork,
+        board: Arc<QuorumBoard>,
+        gateway: Option<GatewayId>,
+        site: &str,
+    ) -> Arc<Self> {
+        let (nodes, preferred) = (Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Self { network, board, gateway, site: site.into(), nodes, preferred })
     }
 
     /// What the nodes say about their quorum.
@@ -75,7 +83,8 @@ impl Pool {
                 return None;
             }
         };
-        let (submissions, submit_task) = SubmitQueue::start(address.to_owned(), client.clone());
+        let (submissions, submit_task) =
+            SubmitQueue::start(address.to_owned(), client.clone(), Arc::clone(&self.site));
         let watching = watch_quorum(Arc::downgrade(self), address.to_owned(), client.clone(), self.gateway);
         let watch_task = tokio::spawn(watching);
         let node = Arc::new(Node {

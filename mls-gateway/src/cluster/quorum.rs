@@ -38,6 +38,8 @@ struct Report {
 struct Leader {
     term: u64,
     address: Option<String>,
+    /// Where it stands; empty if nobody says.
+    site: String,
 }
 
 impl QuorumBoard {
@@ -69,10 +71,13 @@ impl QuorumBoard {
         for shard in shards.values().filter(|s| s.leader_node_id != 0 && !s.leader_address.is_empty()) {
             let leader = board.leaders.entry(shard.shard).or_default();
             // There is one leader a term, so a report of the same term also corrects a hint.
-            if shard.term >= leader.term && leader.address.as_ref() != Some(&shard.leader_address) {
-                leader.address = Some(shard.leader_address.clone());
-                changed = true;
-                metrics::leader_change(shard.shard);
+            if shard.term >= leader.term {
+                leader.site.clone_from(&shard.leader_site);
+                if leader.address.as_ref() != Some(&shard.leader_address) {
+                    leader.address = Some(shard.leader_address.clone());
+                    changed = true;
+                    metrics::leader_change(shard.shard);
+                }
             }
             leader.term = leader.term.max(shard.term);
             named.push(shard.leader_address.clone());
@@ -96,6 +101,11 @@ impl QuorumBoard {
         self.state.lock().leaders.get(&shard).and_then(|l| l.address.clone())
     }
 
+    /// The site of the node that is believed to lead a shard; empty if nobody says.
+    pub fn leader_site(&self, shard: u32) -> String {
+        self.state.lock().leaders.get(&shard).map(|l| l.site.clone()).unwrap_or_default()
+    }
+
     /// Takes in that the node at `asked` does not lead a shard.
     pub fn not_leader(&self, shard: u32, asked: &str, hint: &NotLeader) {
         let mut board = self.state.lock();
@@ -108,6 +118,7 @@ impl QuorumBoard {
                 metrics::leader_change(shard);
             }
             leader.address = new;
+            leader.site.clear();
         }
     }
 
@@ -174,6 +185,7 @@ mod tests {
             leader_address: leader.into(),
             has_quorum,
             quorum_age_ms: 0,
+            leader_site: String::new(),
         };
         QuorumState { node_id: 1, cluster_id: "c".into(), shards: vec![shard] }
     }
@@ -200,6 +212,26 @@ mod tests {
         assert_eq!(board.leader(1), None);
         board.report("a", state(2, "b", true), now);
         assert_eq!(board.leader(1).as_deref(), Some("b"));
+    }
+
+    #[tokio::test]
+    async fn the_site_of_a_leader_is_known_as_long_as_the_leader_is() {
+        let (board, now) = (QuorumBoard::new(), Instant::now());
+        let at = |term, leader: &str, site: &str| {
+            let mut state = state(term, leader, true);
+            state.shards[0].leader_site = site.into();
+            state
+        };
+        assert_eq!(board.leader_site(1), "");
+        board.report("a", at(1, "a", "north"), now);
+        board.report("a", at(2, "b", "south"), now);
+        assert_eq!(board.leader_site(1), "south");
+        board.not_leader(1, "b", &NotLeader { leader_node_id: 1, leader_address: "a".into() });
+        assert_eq!(board.leader_site(1), "", "a hint names no site");
+        board.report("a", at(3, "a", "north"), now);
+        assert_eq!(board.leader_site(1), "north");
+        board.report("a", at(3, "c", ""), now);
+        assert_eq!(board.leader_site(1), "");
     }
 
     #[tokio::test]

@@ -54,9 +54,14 @@ struct Pending {
 
 impl SubmitQueue {
     /// Starts the task that owns the stream; it is opened when there is something to submit.
-    pub(super) fn start(address: String, client: NodeClient) -> (Self, AbortOnDropHandle<()>) {
+    /// Nodes are told that submissions come from `site`.
+    pub(super) fn start(
+        address: String,
+        client: NodeClient,
+        site: Arc<str>,
+    ) -> (Self, AbortOnDropHandle<()>) {
         let (queue, incoming) = mpsc::unbounded_channel();
-        let task = tokio::spawn(run(address, client, incoming));
+        let task = tokio::spawn(run(address, client, site, incoming));
         let count = Arc::new(Semaphore::new(NODE_IN_FLIGHT_MAX));
         let bytes = Arc::new(Semaphore::new(NODE_IN_FLIGHT_BYTES_MAX));
         (Self { queue, count, bytes }, AbortOnDropHandle::new(task))
@@ -86,11 +91,16 @@ impl SubmitQueue {
     }
 }
 
-async fn run(address: String, client: NodeClient, mut incoming: mpsc::UnboundedReceiver<Pending>) {
+async fn run(
+    address: String,
+    client: NodeClient,
+    site: Arc<str>,
+    mut incoming: mpsc::UnboundedReceiver<Pending>,
+) {
     while let Some(first) = incoming.recv().await {
         let mut stream =
             Pipeline { address: &address, waiting: [first].into(), in_flight: HashMap::new(), next_id: 1 };
-        let ended = stream.run(client.clone(), &mut incoming).await;
+        let ended = stream.run(client.clone(), &site, &mut incoming).await;
         stream.give_up();
         match ended {
             Ended::NoMoreSubmissions => return,
@@ -118,11 +128,12 @@ impl Pipeline<'_> {
     async fn run(
         &mut self,
         mut client: NodeClient,
+        site: &str,
         incoming: &mut mpsc::UnboundedReceiver<Pending>,
     ) -> Ended {
         let (batches, outgoing) = mpsc::channel(NODE_BATCHES_QUEUED_MAX);
         // The first batch goes along with the call, so that a node which answers only when spoken to is not waited for.
-        let first = self.batch(incoming);
+        let first = SubmitRequest { site: site.to_owned(), ..self.batch(incoming) };
         let _ = batches.try_send(first);
         let opened = timeout(ATTEMPT_TIMEOUT, client.submit(ReceiverStream::new(outgoing))).await;
         let answers = match opened {
@@ -185,7 +196,7 @@ impl Pipeline<'_> {
             self.in_flight.insert(id, pending);
         }
         metrics::batch(submissions.len());
-        SubmitRequest { submissions }
+        SubmitRequest { submissions, site: String::new() }
     }
 
     fn settle(&mut self, response: SubmitResponse) {

@@ -176,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn a_group_is_followed_while_somebody_listens_and_a_while_longer() {
         let cluster =
-            Cluster::connect(&["127.0.0.1:1".to_owned()], tcp_network(), &Randomness::from_seed(1), None);
+            Cluster::connect(&["127.0.0.1:1".to_owned()], tcp_network(), &Randomness::from_seed(1), None, "");
         let (fanout, _sweeper) = Fanout::start(Arc::new(cluster));
         let group = GroupId::new(&b"group"[..]).unwrap();
         let hash = bytes::Bytes::from_static(&[1; 32]);

@@ -255,7 +255,12 @@ impl Peers for PeersApi {
         });
         let gateways = self.node.watchers.here().into_iter();
         let gateways = gateways.map(|id| bytes::Bytes::copy_from_slice(&id.0)).collect();
-        Ok(Response::new(pb::PingResponse { led: led.collect(), gateways }))
+        Ok(Response::new(pb::PingResponse {
+            led: led.collect(),
+            gateways,
+            round_trips: self.node.reach.own_round_trips(self.node.timing.alive_within()),
+            should_not_lead: self.node.should_not_lead(),
+        }))
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use concordat_proto::ordering::v1::{GetStatusResponse, NodeAddress, RegisteredGateway, ShardStatus};
+use concordat_proto::ordering::v1::{
+    ExpectedCommit, GetStatusResponse, NodeAddress, RegisteredGateway, ShardStatus,
+};
 
 /// The status of a node: one line a shard, then one line a member.
 pub(super) fn status(status: &GetStatusResponse) -> String {
@@ -28,6 +30,8 @@ pub(super) fn status(status: &GetStatusResponse) -> String {
         "applied",
         "snapshot",
         "behind",
+        "prefers",
+        "network",
     ];
     let mut rows = vec![header.map(String::from)];
     rows.extend(status.shards.iter().map(row));
@@ -122,7 +126,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn row(shard: &ShardStatus) -> [String; 11] {
+fn row(shard: &ShardStatus) -> [String; 13] {
     let name = if shard.shard == 0 { "0 directory".into() } else { shard.shard.to_string() };
     let leader = match shard.leader_node_id {
         0 => "none".into(),
@@ -153,8 +157,20 @@ fn row(shard: &ShardStatus) -> [String; 11] {
         shard.committed_index.to_string(),
         shard.applied_index.to_string(),
         shard.snapshot_index.to_string(),
-        behind.join(" "),
+        if behind.is_empty() { "-".into() } else { behind.join(" ") },
+        if shard.preferred_site.is_empty() { "-".into() } else { shard.preferred_site.clone() },
+        shard.expected_commit.as_ref().map_or_else(|| "-".into(), |it| network(it, shard.leader_node_id)),
     ]
+}
+
+/// What the network makes commits take, and who would make it less.
+fn network(expected: &ExpectedCommit, leader: u64) -> String {
+    let millis = |micros: u64| format!("{:.1} ms", micros as f64 / 1e3);
+    let here = millis(expected.here_us);
+    if expected.best_node_id == leader {
+        return here;
+    }
+    format!("{here} (node {}: {})", expected.best_node_id, millis(expected.best_us))
 }
 
 #[cfg(test)]
@@ -172,6 +188,15 @@ mod tests {
         });
         assert!(text.contains("NO, 900 ms"), "{text}");
         assert!(text.contains("node 2"));
+    }
+
+    #[test]
+    fn a_leader_that_belongs_elsewhere_shows_where_and_what_it_costs() {
+        let expected = ExpectedCommit { here_us: 61_250, best_us: 20_000, best_node_id: 3 };
+        assert_eq!(network(&expected, 1), "61.2 ms (node 3: 20.0 ms)");
+        assert_eq!(network(&expected, 3), "61.2 ms");
+        let shard = ShardStatus { preferred_site: "athens".into(), ..Default::default() };
+        assert_eq!(row(&shard)[10..], ["-", "athens", "-"]);
     }
 
     #[test]

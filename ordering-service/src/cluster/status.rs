@@ -1,9 +1,12 @@
 //! This node's view of the cluster.
 
-use concordat_proto::ordering::v1::{GetStatusResponse, NodeAddress, ShardStatus};
+use std::time::Duration;
+
+use concordat_proto::ordering::v1::{ExpectedCommit, GetStatusResponse, NodeAddress, ShardStatus};
 
 use crate::{
     node::Node,
+    placement::view::Outlook,
     raft::{
         shard::Shard,
         types::{Membership, NodeId},
@@ -19,7 +22,7 @@ pub fn status(node: &Node) -> GetStatusResponse {
         node_id: node.identity.node_id,
         shards: shards
             .map(|shard| {
-                let mut status = shard_status(shard);
+                let mut status = shard_status(node, shard);
                 if let Some(quorum) = quorum.shards.iter().find(|q| q.shard == shard.id()) {
                     status.has_quorum = quorum.has_quorum;
                     status.quorum_age_ms = quorum.quorum_age_ms;
@@ -31,7 +34,7 @@ pub fn status(node: &Node) -> GetStatusResponse {
     }
 }
 
-fn shard_status(shard: &Shard) -> ShardStatus {
+fn shard_status(node: &Node, shard: &Shard) -> ShardStatus {
     let metrics = shard.metrics();
     let view = shard.view();
     let membership = metrics.membership_config.membership();
@@ -51,6 +54,18 @@ fn shard_status(shard: &Shard) -> ShardStatus {
         has_quorum: false,
         quorum_age_ms: u64::MAX,
         matched_index: replication.map(|(node, matched)| (*node, index(*matched))).collect(),
+        preferred_site: node.config.placing.preferred.get(&shard.id()).cloned().unwrap_or_default(),
+        expected_commit: node.placement.outlook(shard.id()).map(|outlook| expected(node, &outlook)),
+    }
+}
+
+fn expected(node: &Node, outlook: &Outlook) -> ExpectedCommit {
+    let micros = |latency: Duration| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+    let (best, latency) = outlook.best();
+    ExpectedCommit {
+        here_us: micros(outlook.here),
+        best_us: micros(latency),
+        best_node_id: best.unwrap_or(node.identity.node_id),
     }
 }
 

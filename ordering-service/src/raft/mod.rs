@@ -6,6 +6,7 @@ pub mod peer;
 pub mod peer_stream;
 pub mod reach;
 pub mod responder;
+pub mod round_trips;
 pub mod shard;
 pub mod shards;
 pub mod snapshot_in;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use concordat_proto::raft::v1::{LedShard, PingRequest};
+use concordat_proto::raft::v1::{LedShard, PingRequest, PingResponse, RoundTrip};
 use group_log::fork::GatewayId;
 use parking_lot::Mutex;
 use tokio::{
@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     peer::{Peer, PeerError, Peers},
+    round_trips::{RoundTrips, Samples},
     timing::Timing,
     types::{Membership, NodeId, NodeInfo, ShardId},
 };
-use crate::limits::GATEWAYS_PER_NODE;
+use crate::limits::{GATEWAYS_PER_NODE, NODES};
 
 /// What pings have told so far.
 #[derive(Default)]
@@ -31,6 +32,19 @@ pub struct Reach {
     proofs: Mutex<HashMap<ShardId, LeaderProof>>,
     /// Gateways that watch other nodes, by node, as its last answer said.
     gateways: Mutex<HashMap<NodeId, BTreeSet<GatewayId>>>,
+    /// What bears on who should lead, by node.
+    standing: Mutex<HashMap<NodeId, Standing>>,
+}
+
+/// What pings of one node told about its place.
+#[derive(Default)]
+struct Standing {
+    /// From here to it.
+    here: Samples,
+    /// From it to others, as it measured them.
+    others: Vec<(NodeId, Duration)>,
+    /// It should be given no leadership.
+    should_not_lead: bool,
 }
 
 /// At `at`, this leader had a quorum in this term.
@@ -106,7 +120,17 @@ impl Reach {
         self.note(peer.node_id(), sent, &answer.led);
         let gateways = answer.gateways.iter().filter_map(|id| id.as_ref().try_into().ok().map(GatewayId));
         self.gateways.lock().insert(peer.node_id(), gateways.take(GATEWAYS_PER_NODE).collect());
+        self.stands(peer.node_id(), sent.elapsed(), &answer);
         Ok(())
+    }
+
+    fn stands(&self, node: NodeId, took: Duration, answer: &PingResponse) {
+        let mut standing = self.standing.lock();
+        let standing = standing.entry(node).or_default();
+        standing.here.take(took);
+        let others = answer.round_trips.iter().take(NODES);
+        standing.others = others.map(|trip| (trip.node_id, Duration::from_micros(trip.micros))).collect();
+        standing.should_not_lead = answer.should_not_lead;
     }
 
     fn note(&self, leader: NodeId, sent: Instant, led: &[LedShard]) {
@@ -136,6 +160,45 @@ impl Reach {
             .flat_map(|(_, ids)| ids)
             .copied()
             .collect()
+    }
+
+    /// Round trips from this node, `me`, to those that answered a ping within `limit`, and between those.
+    pub fn round_trips(&self, me: NodeId, limit: Duration) -> RoundTrips {
+        let reachable = self.reachable(limit);
+        let mut trips = RoundTrips::default();
+        for (node, standing) in self.standing.lock().iter().filter(|(node, _)| reachable.contains(node)) {
+            if let Some(trip) = standing.here.fastest() {
+                trips.note(me, *node, trip);
+            }
+            for (other, trip) in standing.others.iter().filter(|(other, _)| reachable.contains(other)) {
+                trips.note(*node, *other, *trip);
+            }
+        }
+        trips
+    }
+
+    /// Round trips from this node to those that answered a ping within `limit`, for the answer to a ping.
+    pub fn own_round_trips(&self, limit: Duration) -> Vec<RoundTrip> {
+        let reachable = self.reachable(limit);
+        let standing = self.standing.lock();
+        let measured =
+            standing.iter().filter(|(node, _)| reachable.contains(node)).filter_map(|(node, of)| {
+                let micros = u64::try_from(of.here.fastest()?.as_micros()).ok()?;
+                Some(RoundTrip { node_id: *node, micros })
+            });
+        measured.take(NODES).collect()
+    }
+
+    /// The node asked for no leadership when it last answered.
+    pub fn should_not_lead(&self, node: NodeId) -> bool {
+        self.standing.lock().get(&node).is_some_and(|standing| standing.should_not_lead)
+    }
+
+    /// How long ago each node was last known to be there.
+    pub fn last_contacts(&self) -> BTreeMap<NodeId, Duration> {
+        let now = Instant::now();
+        let answered = self.answered.lock();
+        answered.iter().map(|(node, at)| (*node, now.saturating_duration_since(*at))).collect()
     }
 
     /// The nodes that answered a ping within `limit`.
@@ -173,6 +236,33 @@ mod tests {
         reach.note(2, now, &led(5, 0));
         assert_eq!(reach.proof(1).map(|p| p.leader), Some(3), "an older term proves nothing");
         assert_eq!(reach.proof(2), None);
+    }
+
+    #[tokio::test]
+    async fn round_trips_are_known_between_nodes_that_answer() {
+        let reach = Reach::default();
+        let (ms, soon) = (Duration::from_millis, Duration::from_secs(1));
+        let answer = |others: &[(NodeId, u64)], should_not_lead| PingResponse {
+            round_trips: others
+                .iter()
+                .map(|(node_id, ms)| RoundTrip { node_id: *node_id, micros: ms * 1000 })
+                .collect(),
+            should_not_lead,
+            ..PingResponse::default()
+        };
+        let now = Instant::now();
+        reach.answered.lock().extend([(2, now), (3, now), (4, now - soon * 2)]);
+        reach.stands(2, ms(10), &answer(&[(1, 9), (3, 30), (4, 5)], false));
+        reach.stands(3, ms(20), &answer(&[], true));
+        reach.stands(4, ms(1), &answer(&[(2, 5)], false));
+        let trips = reach.round_trips(1, soon);
+        assert_eq!(trips.between(1, 2), Some(ms(10)));
+        assert_eq!(trips.between(2, 3), Some(ms(30)));
+        assert_eq!((trips.between(1, 4), trips.between(2, 4)), (None, None), "4 does not answer any more");
+        assert!(reach.should_not_lead(3) && !reach.should_not_lead(2) && !reach.should_not_lead(9));
+        let own: BTreeMap<_, _> = reach.own_round_trips(soon).iter().map(|t| (t.node_id, t.micros)).collect();
+        assert_eq!(own, BTreeMap::from([(2, 10_000), (3, 20_000)]));
+        assert!(reach.last_contacts()[&4] >= soon * 2);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct LeaderView {
     pub leader: Option<NodeId>,
     /// host:port of the leader's ordering API; empty if no leader is known.
     pub leader_address: String,
+    /// Where the leader stands; empty if it has no site or no leader is known.
+    pub leader_site: String,
     /// If this node leads: when a quorum last answered.
     pub led_quorum_at: Option<Instant>,
 }
@@ -75,6 +77,7 @@ impl Shard {
             term: server.vote.leader_id.term,
             leader,
             leader_address: info.map(|node| node.address.clone()).unwrap_or_default(),
+            leader_site: info.map(|node| node.site.clone()).unwrap_or_default(),
             led_quorum_at,
         }
     }

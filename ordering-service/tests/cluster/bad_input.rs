@@ -7,7 +7,7 @@ use concordat_proto::{
     ordering::v1::{
         AddLearnerRequest, AssignGroup, BootstrapRequest, FollowGroup, GetHeadRequest,
         GetKeyPackageStatusRequest, LocateRequest, NodeAddress, PromoteRequest, ReadEntriesRequest,
-        ReadInboxRequest, RemoveRequest, Submission, SubscribeRequest, TransferLeaderRequest,
+        ReadInboxRequest, RemoveRequest, Submission, SubmitRequest, SubscribeRequest, TransferLeaderRequest,
         command::Command as Wrapped, outcome::Outcome, subscribe_request::Request,
     },
     raft::v1::{self as raft, peers_client::PeersClient},
@@ -69,6 +69,11 @@ async fn submissions() {
     let mut stream = Submitter::open(cluster.ordering(leader).await).await.unwrap();
     stream.send((0..2000).map(|id| Submission { id, shard: SHARD, command: create("many") }).collect()).await;
     assert_eq!(stream.answers.message().await.unwrap_err().code(), Code::InvalidArgument);
+    let named = SubmitRequest { site: "x".repeat(256), ..SubmitRequest::default() };
+    let mut answers =
+        cluster.ordering(leader).await.submit(tokio_stream::once(named)).await.unwrap().into_inner();
+    let refused = answers.message().await.unwrap_err();
+    assert_eq!(reason(&refused).as_deref(), Some("MALFORMED"), "{refused:?}");
     cluster.group_with("still works", 1).await;
     cluster.stop().await;
 }

@@ -279,7 +279,7 @@ impl Submitter {
 
     pub(crate) async fn send(&self, submissions: Vec<Submission>) {
         // A stream that ended shows when answers are read.
-        let _ = self.out.send(SubmitRequest { submissions }).await;
+        let _ = self.out.send(SubmitRequest { submissions, ..SubmitRequest::default() }).await;
     }
 
     /// The next answer; None when the stream ended.

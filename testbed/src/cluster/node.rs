@@ -135,6 +135,7 @@ impl Gateway {
         let mut args = strings(["serve", "--insecure-dev", "--listen", &address, "--admin-listen", &admin]);
         // Only where the network can split do gateways keep branches.
         if !site.is_empty() {
+            args.extend(strings(["--site", &site]));
             let data_dir = dir.join(&name);
             args.extend(strings(["--relay-listen", &relay, "--data-dir", &data_dir.to_string_lossy()]));
         }

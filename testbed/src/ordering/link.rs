@@ -118,5 +118,5 @@ async fn send(
         })
         .collect();
     // Fails only if the stream has broken, which reading it shows.
-    let _ = requests.send(SubmitRequest { submissions }).await;
+    let _ = requests.send(SubmitRequest { submissions, ..SubmitRequest::default() }).await;
 }

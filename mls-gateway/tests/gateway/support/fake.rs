@@ -402,6 +402,7 @@ impl Shared {
             leader_address: self.addresses[state.leader].clone(),
             has_quorum: !state.no_quorum,
             quorum_age_ms: 0,
+            leader_site: String::new(),
         };
         let shards = vec![shard(0), shard(DATA_SHARD)];
         pb::QuorumState { node_id: node as u64 + 1, cluster_id: "fake".into(), shards }

@@ -18,6 +18,7 @@ pub use self::{desk::Desk, outbox::Answers};
 use crate::{
     error::{ApiError, malformed},
     limits,
+    placement::tally::SiteTally,
 };
 
 /// Serves one stream. The stream of answers ends when the requests have ended and everything is answered.
@@ -46,6 +47,7 @@ async fn read(
     outbox: &Arc<Outbox>,
     mut requests: Streaming<SubmitRequest>,
 ) -> Result<(), Status> {
+    let mut site = None;
     loop {
         outbox.room().await;
         let message = tokio::select! {
@@ -60,15 +62,29 @@ async fn read(
             let expected = format!("at most {} submissions", limits::SUBMISSIONS_PER_REQUEST);
             return Err(ApiError::from(malformed("a request", &expected, count)).into());
         }
+        let site = match &site {
+            Some(site) => site,
+            None => site.insert(site_of(desk, &request)?),
+        };
         if let Some(outcome) = desk.closed() {
             request.submissions.iter().for_each(|submission| outbox.refuse(submission.id, outcome.clone()));
             continue;
         }
         let now = Instant::now();
         for submission in request.submissions {
+            site.count(submission.shard);
             desk.take(outbox, submission, now).await.map_err(ApiError::from)?;
         }
     }
+}
+
+/// Where a stream comes from, as its first request says.
+fn site_of(desk: &Desk, first: &SubmitRequest) -> Result<SiteTally, Status> {
+    if first.site.len() > limits::NAME_BYTES {
+        let expected = format!("at most {} bytes", limits::NAME_BYTES);
+        return Err(ApiError::from(malformed("the site of a submitter", &expected, first.site.len())).into());
+    }
+    Ok(desk.node().placement.tally.of_site(&first.site))
 }
 
 /// Answers what takes too long, until nothing is left to answer.
