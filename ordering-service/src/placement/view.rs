@@ -93,7 +93,7 @@ impl View {
         // Where the way to the present leader is not known, nothing can be said for or against another.
         let known: Vec<(&str, u64)> = counted
             .iter()
-            .filter(|(site, _)| self.from_site(site, leader).is_some())
+            .filter(|(site, _)| self.way_from(site, leader).is_some())
             .map(|(site, count)| (site.as_str(), *count))
             .collect();
         let here = self.expected(leader, &known, total)?;
@@ -105,14 +105,14 @@ impl View {
     fn expected(&self, leader: &Member, from: &[(&str, u64)], total: u64) -> Option<Duration> {
         let mut ways = 0_u128;
         for (site, count) in from {
-            ways += self.from_site(site, leader)?.as_nanos() * u128::from(*count);
+            ways += self.way_from(site, leader)?.as_nanos() * u128::from(*count);
         }
         let mean = ways.checked_div(u128::from(total))?;
         Some(Duration::from_nanos(u64::try_from(mean).ok()?) + self.to_majority(leader)?)
     }
 
     /// To a node from whichever node is nearest of those that stand where the submissions come from.
-    fn from_site(&self, site: &str, to: &Member) -> Option<Duration> {
+    fn way_from(&self, site: &str, to: &Member) -> Option<Duration> {
         let beside = self.members.iter().filter(|member| !site.is_empty() && member.site == site);
         beside.filter(|member| self.is_there(member)).filter_map(|member| self.round_trip(member, to)).min()
     }
@@ -179,9 +179,9 @@ mod tests {
     #[test]
     fn a_commit_takes_the_way_to_the_leader_and_that_to_the_nearest_majority() {
         let view = view(&["a", "b", "c"], &[(1, 2, 20), (1, 3, 80), (2, 3, 70)]);
-        let outlook = view.outlook(&counted(&[("a", 1), ("c", 3)])).unwrap();
-        assert_eq!(outlook.here, ms(3 * 80 / 4 + 20));
-        assert_eq!(outlook.there, BTreeMap::from([(2, ms((20 + 3 * 70) / 4 + 20)), (3, ms(80 / 4 + 70))]));
+        let outlook = view.outlook(&counted(&[("a", 1), ("c", 4)])).unwrap();
+        assert_eq!(outlook.here, ms(4 * 80 / 5 + 20));
+        assert_eq!(outlook.there, BTreeMap::from([(2, ms((20 + 4 * 70) / 5 + 20)), (3, ms(80 / 5 + 70))]));
         assert_eq!(view.outlook(&Counted::new()), None);
     }
 
