@@ -18,12 +18,13 @@ pub fn choose_shard(group_id: &GroupId, shards: &BTreeMap<u32, String>, own: &st
     choice.get(turn).copied()
 }
 
-/// Spreads group ids evenly (FNV-1a). Any other spread would do as well: the directory remembers.
+/// Spreads group ids evenly (FNV-1a, then mixed once more: ids that differ in their last digits alone would fall into few shards without
+/// that). Any other spread would do as well: the directory remembers.
 fn spread(group_id: &GroupId) -> usize {
     let hash = group_id.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    (hash >> 32) as usize
+    ((hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd) >> 32) as usize
 }
 
 #[cfg(test)]
