@@ -140,7 +140,7 @@ impl ShardState {
 
     /// The head of a group if it changed lately.
     pub(crate) fn cached_head(&self, group: &[u8]) -> Option<Head> {
-        self.heads.lock().get(group).copied()
+        self.heads.lock().peek(group).copied()
     }
 
     /// Makes a batch visible, and what it changed.
