@@ -1,12 +1,8 @@
-//! The tail of a write-ahead log is cut off or has a wrong bit: the node refuses, or rejoins with what it lacks. Never a wrong answer.
+//! The tail of a log is cut off or has a wrong bit: the node refuses, or rejoins with what it lacks. Never a wrong answer.
 
 #![allow(clippy::unwrap_used)] // A panic in a test is its report.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, time::Duration};
 
 use rand::Rng;
 use testbed::{
@@ -28,15 +24,14 @@ enum Damage {
     FlipBit,
 }
 
-/// Damages the end of the newest write-ahead log of a stopped node.
+/// Damages the end of the newest file of a stopped node's log.
 fn damage(node: &Node, damage: Damage, rng: &mut impl Rng) {
-    let mut logs = Vec::new();
-    find_logs(node.data_dir(), &mut logs);
-    let newest = logs.into_iter().max_by_key(|path| fs::metadata(path).and_then(|m| m.modified()).ok());
-    let newest = newest.expect("a node that has run has a write-ahead log");
+    let files = fs::read_dir(node.data_dir().join("log")).unwrap().map(|file| file.unwrap().path());
+    let segments = files.filter(|path| path.extension().is_some_and(|kind| kind == "segment"));
+    // Their names are numbers of one length.
+    let newest = segments.max().expect("a node that has run has a log");
     let mut bytes = fs::read(&newest).unwrap();
-    // Preallocated space behind the last record is no damage to anybody.
-    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let used = bytes.len();
     let reach = used.min(2000);
     assert!(reach > 0, "{} is empty", newest.display());
     let at = used - rng.random_range(1..=reach);
@@ -46,20 +41,6 @@ fn damage(node: &Node, damage: Damage, rng: &mut impl Rng) {
     }
     fs::write(&newest, bytes).unwrap();
     eprintln!("damaged disk: {damage:?} at byte {at} of {used} in {}", newest.display());
-}
-
-/// RocksDB names its write-ahead logs by number.
-fn find_logs(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-        let path = entry.path();
-        let numbered =
-            path.file_stem().is_some_and(|stem| stem.to_string_lossy().bytes().all(|b| b.is_ascii_digit()));
-        if path.is_dir() {
-            find_logs(&path, found);
-        } else if numbered && path.extension().is_some_and(|extension| extension == "log") {
-            found.push(path);
-        }
-    }
 }
 
 /// The dangerous case: what the damaged node has acknowledged is held by one other node only, and that one is away when the damaged

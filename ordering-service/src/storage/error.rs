@@ -40,7 +40,8 @@ pub enum StorageError {
     },
     /// The data was written in a format that this version does not read.
     #[error(
-        "{path} has storage format {found}, this version reads {supported}: run the version that wrote it"
+        "{path} has storage format {found}, this version reads {supported}: run the version that wrote it. To go on with this version, \
+         remove the node with that one and add it again with an empty data directory, or make a backup with that one and restore it"
     )]
     Format {
         /// The data directory.

@@ -11,8 +11,46 @@ pub const ENTRY_OVERHEAD_BYTES: usize = 160;
 /// Entries that wait for the disk, over all shards, in bytes. An append waits while there are more.
 pub const WRITE_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
-/// Entries of one write to the database, in bytes. What is left in the queue goes with the next.
+/// Entries of one write to the log, in bytes. What is left in the queue goes with the next.
 pub const WRITE_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// One segment file of the log, in bytes. A block that would make it longer begins the next, unless it is the first.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Records that are framed together in a segment, in bytes, before the next block is begun.
+pub const BLOCK_BYTES: usize = 16 * 1024 * 1024;
+
+/// One record of the log, in bytes.
+pub const RECORD_BYTES: usize = 64 * 1024 * 1024;
+
+/// Commands from this size on are written to the log from where they are, in bytes. Smaller ones are copied together.
+pub const WRITE_IN_PLACE_BYTES: usize = 8 * 1024;
+
+/// Closed segments that are held open for reading.
+pub const OPEN_SEGMENTS: usize = 64;
+
+/// Rows whose places are looked up at once when the log is read.
+pub const READ_SLOTS: u64 = 1024;
+
+/// Rows of the log that are read at once, in bytes (one row may be larger), and the gap that is read along with them.
+pub const READ_PIECE_BYTES: usize = 1024 * 1024;
+/// See [`READ_PIECE_BYTES`].
+pub const READ_GAP_BYTES: u64 = 4 * 1024;
+
+/// A segment of which less than this part is live is rewritten, in percent of its bytes.
+pub const LIVE_PERCENT: u64 = 50;
+
+/// A segment is not rewritten for less than this, in bytes.
+pub const RECLAIM_GAIN_BYTES: u64 = 1024;
+
+/// The active segment is closed early to reclaim what is dead in it, if it has this many bytes.
+pub const RECLAIM_ACTIVE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// One block of a segment that is rewritten, in bytes.
+pub const REWRITE_BLOCK_BYTES: usize = 1024 * 1024;
+
+/// So many dropped rows between two that are kept are remembered as holes; more divide the run of rows.
+pub const HOLES_IN_A_ROW: u64 = 1024;
 
 /// Entries that one replication request carries at most, in bytes (one entry may be larger).
 pub const REPLICATION_READ_BYTES: usize = 4 * 1024 * 1024;

@@ -15,7 +15,8 @@ use super::{
 use crate::raft::types::NodeId;
 
 /// The storage format that this version reads and writes.
-pub const FORMAT: u32 = 2;
+/// Up to 2 the log lay in RocksDB, since 3 it lies in files of its own.
+pub const FORMAT: u32 = 3;
 
 const FILE: &str = "marker";
 const MAGIC: &[u8; 8] = b"concorda";

@@ -12,6 +12,10 @@ pub const WRITE_QUEUE_BYTES: &str = "concordat_storage_write_queue_bytes";
 pub const LOG_CACHE_BYTES: &str = "concordat_storage_log_cache_bytes";
 /// Bytes free on the disk, when last measured.
 pub const DISK_FREE_BYTES: &str = "concordat_storage_disk_free_bytes";
+/// Bytes of the log's segment files.
+pub const LOG_BYTES: &str = "concordat_storage_log_bytes";
+/// Bytes of the log that were given back to the disk.
+pub const LOG_RECLAIMED_BYTES_TOTAL: &str = "concordat_storage_log_reclaimed_bytes_total";
 /// Seconds that one batch of committed entries took to apply, as a histogram. Label: `shard`.
 pub const APPLY_SECONDS: &str = "concordat_storage_apply_batch_seconds";
 /// Commands applied. Labels: `shard`, `command`, `outcome`.
@@ -22,17 +26,24 @@ pub const INBOX_DROPPED_TOTAL: &str = "concordat_storage_inbox_dropped_total";
 pub const SNAPSHOT_BYTES_TOTAL: &str = "concordat_storage_snapshot_bytes_total";
 
 /// Every metric of the storage with its unit and what it means.
-pub const DESCRIPTIONS: [(&str, &str); 9] = [
+pub const DESCRIPTIONS: [(&str, &str); 11] = [
     (FSYNC_SECONDS, "histogram: seconds that a sync of the log took"),
     (SYNC_BATCH_CHANGES, "histogram: changes (appends, votes, ..) that one sync made durable"),
     (WRITE_QUEUE_BYTES, "gauge: bytes that wait to be written to the log"),
     (LOG_CACHE_BYTES, "gauge: bytes of log entries in memory, over all shards"),
     (DISK_FREE_BYTES, "gauge: bytes free on the data directory's disk, when last measured"),
+    (LOG_BYTES, "gauge: bytes of the log's segment files"),
+    (LOG_RECLAIMED_BYTES_TOTAL, "counter: bytes of the log that were given back to the disk"),
     (APPLY_SECONDS, "histogram: seconds to apply one batch of committed entries, by shard"),
     (APPLIED_TOTAL, "counter: commands applied, by shard, command and outcome"),
     (INBOX_DROPPED_TOTAL, "counter: Welcomes dropped because a client's inbox was full, by shard"),
     (SNAPSHOT_BYTES_TOTAL, "counter: snapshot bytes, by shard and direction (sent, received)"),
 ];
+
+/// The log is opened: what comes late or never is there from the start, with zero.
+pub(crate) fn begin_log() {
+    ::metrics::counter!(LOG_RECLAIMED_BYTES_TOTAL).increment(0);
+}
 
 /// A shard is opened: what comes late or never is there from the start, with zero.
 pub(crate) fn begin(shard: ShardId) {

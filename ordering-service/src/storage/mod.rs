@@ -1,4 +1,4 @@
-//! What a node keeps on its disk: one RocksDB and one sync for the logs and states of all its shards.
+//! What a node keeps on its disk: one log and one sync for all its shards, and one RocksDB for their states.
 //!
 //! [`Storage::open`] checks whose data it is and that nothing synced is missing; [`Storage::shard`] gives the parts of one
 //! shard: its log and its state machine for Raft, and a reader for everybody else.
@@ -25,12 +25,13 @@ use self::{
     database::{Database, Generation, shards_and_generations},
     log::{
         medium::Medium,
-        rocks::{GENERATION, RocksMedium, meta_key},
+        segments::SegmentMedium,
         sweeper::{Sweep, Sweeper},
         writer::Pipeline,
     },
     space::{FileSystem, Room},
-    state::{rows::decode_number, shard::ShardState},
+    state::shard::ShardState,
+    synced::SyncedMark,
 };
 pub use self::{
     error::StorageError,
@@ -77,15 +78,16 @@ impl Storage {
     /// Opens a node's data directory, or begins an empty one.
     ///
     /// Fails with [`StorageError::ForeignNode`] if it belongs to another node, and with [`StorageError::Corrupt`] if synced
-    /// data is missing or damaged. Blocks for as long as the write-ahead log takes to replay.
+    /// data is missing or damaged. Blocks for as long as the newest file of the log takes to read.
     pub fn open(path: &Path, options: StorageOptions) -> Result<Storage, StorageError> {
         fs::create_dir_all(path).map_err(|error| StorageError::file("creating", path, &error))?;
         let marker = claim(path, &options)?;
-        let database = Arc::new(Database::open(path)?);
-        let medium: Arc<dyn Medium> = Arc::new(RocksMedium::new(database.clone()));
-        let medium = (options.wrap_medium)(medium);
+        // First the database, whose lock keeps other processes out.
+        let database = Arc::new(Database::open(path, SyncedMark::exists(path))?);
+        let medium = SegmentMedium::open(path, marker.disk_id, options.segment_bytes)?;
+        let medium = (options.wrap_medium)(Arc::new(medium));
         let pipeline = Pipeline::start(medium.clone(), options.log_cache_bytes, options.on_fatal)?;
-        let sweeper = Arc::new(Sweeper::start(pipeline.queue().clone())?);
+        let sweeper = Arc::new(Sweeper::start(pipeline.queue().clone(), medium.clone())?);
         let disk = options.free_space.unwrap_or_else(|| Box::new(FileSystem(path.to_owned())));
         let storage = Storage(Arc::new(Inner {
             sweeper,
@@ -206,6 +208,12 @@ impl Storage {
         Ok(())
     }
 
+    /// Indexes of the log rows that are kept for a shard, be they part of its log or referred to by its state. Reads them all: for tests
+    /// and diagnosis.
+    pub fn kept_rows(&self, shard: ShardId) -> Result<Vec<u64>, StorageError> {
+        self.0.medium.kept(shard)
+    }
+
     /// Completes when nobody uses the data any more, and another process (or this one) can open it.
     pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
         self.0.database.closed()
@@ -224,8 +232,11 @@ impl Inner {
             return Ok(state.clone());
         }
         let generation = self.generation(shard)?;
-        self.database.create(&generation.state_family(shard))?;
-        self.database.create(&generation.base_family(shard))?;
+        // Later generations come with a snapshot, complete: the lack of one is damage.
+        if generation == Generation::default() {
+            self.database.create(&generation.state_family(shard))?;
+            self.database.create(&generation.base_family(shard))?;
+        }
         let queue = self.pipeline.queue();
         let state = Arc::new(ShardState::open(
             self.database.clone(),
@@ -236,6 +247,13 @@ impl Inner {
             self.head_cache_groups,
         )?);
         self.sweeper.register(shard, state.clone());
+        if let Some(applied) = state.last_applied()
+            && state.log.begins_behind_a_gap(applied)
+        {
+            // A snapshot took the place of what is missing, and the process ended before the purge that follows was noted.
+            state.log.purge(applied);
+            self.sweeper.purged(shard, applied);
+        }
         metrics::begin(shard);
         shards.insert(shard, state.clone());
         Ok(state)
@@ -243,14 +261,7 @@ impl Inner {
 
     /// The generation of a shard's state that is in force.
     fn generation(&self, shard: ShardId) -> Result<Generation, StorageError> {
-        let what = format!("the generation of shard {shard}");
-        let row = self.database.rocks().get_cf(&self.database.meta()?, meta_key(shard, GENERATION));
-        match row.map_err(|error| StorageError::database(&what, error))? {
-            None => Ok(Generation::default()),
-            Some(row) => decode_number(Bytes::from(row))
-                .map(Generation)
-                .map_err(|error| StorageError::row(&what, error)),
-        }
+        Ok(Generation(self.medium.open_log(shard)?.generation))
     }
 
     /// Drops what snapshots left behind that were not installed, and generations that were replaced.
@@ -283,9 +294,9 @@ fn claim(path: &Path, options: &StorageOptions) -> Result<Marker, StorageError> 
             found: marker.node_id,
             configured: options.node_id,
         }),
-        None if path.join("db").exists() => Err(StorageError::Corrupt {
+        None if path.join("db").exists() || path.join("log").exists() => Err(StorageError::Corrupt {
             what: path.join("marker").display().to_string(),
-            detail: "it is missing beside a database".into(),
+            detail: "it is missing beside a database or a log".into(),
         }),
         None => {
             let marker = Marker { node_id: options.node_id, disk_id: options.new_disk_id, cluster: None };

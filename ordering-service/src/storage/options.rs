@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    limits::{DISK_RESERVE_BYTES, HEAD_CACHE_GROUPS, LOG_CACHE_BYTES},
+    limits::{DISK_RESERVE_BYTES, HEAD_CACHE_GROUPS, LOG_CACHE_BYTES, SEGMENT_BYTES},
     log::{medium::Medium, writer::OnFatal},
     space::FreeSpace,
     state::{ApplyObserver, NoObserver},
@@ -23,6 +23,8 @@ pub struct StorageOptions {
     pub log_cache_bytes: usize,
     /// Group heads kept in memory, per shard.
     pub head_cache_groups: usize,
+    /// One segment file of the log, in bytes. At most 1 GiB.
+    pub segment_bytes: u64,
     /// Bytes kept free on the disk.
     pub disk_reserve_bytes: u64,
     /// Told about everything that is applied.
@@ -43,6 +45,7 @@ impl StorageOptions {
             new_disk_id,
             log_cache_bytes: LOG_CACHE_BYTES,
             head_cache_groups: HEAD_CACHE_GROUPS,
+            segment_bytes: SEGMENT_BYTES,
             disk_reserve_bytes: DISK_RESERVE_BYTES,
             observer: Arc::new(NoObserver),
             on_fatal: Arc::new(|_| std::process::abort()),

@@ -1,12 +1,13 @@
-//! Evidence of what was synced, outside of the database.
+//! Evidence of what was synced, outside of the log.
 //!
-//! Every write to the write-ahead log carries a running number. When a sync has returned, the number it covered is written to
-//! this small file. At the next start the database must come back with at least that number. If it does not, synced (and so
-//! perhaps acknowledged) data is gone, and the node refuses to start: RocksDB alone can not tell a tail that was never synced,
-//! which is fine to lose, from damage in front of data that was.
+//! Every block of the log carries a running number. When a sync has returned, the number it covered is written to this small file. At
+//! the next start the log must come back with at least that number. If it does not, synced (and so perhaps acknowledged) data is gone,
+//! and the node refuses to start: the end of the log alone can not tell a tail that was never synced, which is fine to lose, from one
+//! that was.
 //!
-//! The file itself is synced once a second and at the end, not each time. So after a crash of the process it is exact. After a
-//! loss of power it may lag by that second, and then damage to just that second's entries would go unnoticed.
+//! The file itself is synced once a second and at the end, not each time. So after a crash of the process it is exact. After a loss of
+//! power it may lag by that second; then the blocks behind a damaged one may still know better, and damage to just the last ones would
+//! go unnoticed.
 
 use std::{
     fs::{File, OpenOptions},

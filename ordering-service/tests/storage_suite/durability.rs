@@ -17,7 +17,7 @@ use ordering_service::{
     raft::types::ShardId,
     storage::{
         LogEntry, Storage, StorageError, Vote,
-        log::medium::{Change, LogHead, Medium},
+        log::medium::{Change, LogHead, Medium, Pin, Reclaim},
         space::FreeSpace,
     },
 };
@@ -64,6 +64,26 @@ impl Medium for Gated {
         max_bytes: usize,
     ) -> Result<Vec<LogEntry>, StorageError> {
         self.inner.read(shard, range, max_bytes)
+    }
+
+    fn settle(&self) -> Result<(), StorageError> {
+        self.inner.settle()
+    }
+
+    fn kept(&self, shard: ShardId) -> Result<Vec<u64>, StorageError> {
+        self.inner.kept(shard)
+    }
+
+    fn forget(&self, shard: ShardId, indexes: &[u64]) -> Result<(), StorageError> {
+        self.inner.forget(shard, indexes)
+    }
+
+    fn reclaim(&self) -> Result<Reclaim, StorageError> {
+        self.inner.reclaim()
+    }
+
+    fn pin(&self) -> Pin {
+        self.inner.pin()
     }
 }
 

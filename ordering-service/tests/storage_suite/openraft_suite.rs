@@ -17,9 +17,9 @@ use tempfile::TempDir;
 
 use crate::support::{SHARD, open};
 
-struct OnRocks;
+struct InSegments;
 
-impl StoreBuilder<TypeConfig, LogStore, StateMachine, (TempDir, Storage)> for OnRocks {
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, (TempDir, Storage)> for InSegments {
     async fn build(&self) -> Result<((TempDir, Storage), LogStore, StateMachine), StorageError<TypeConfig>> {
         let directory = tempfile::tempdir().unwrap();
         let storage = open(directory.path());
@@ -46,8 +46,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, (TempDir, Storage)> for In
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn openraft_accepts_the_store_on_rocksdb() {
-    Suite::test_all(OnRocks).await.unwrap();
+async fn openraft_accepts_the_store_in_segments() {
+    Suite::test_all(InSegments).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

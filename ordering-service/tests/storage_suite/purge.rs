@@ -5,7 +5,9 @@ use openraft::{
     storage::{RaftLogReader, RaftLogStorage, RaftSnapshotBuilder, RaftStateMachine},
 };
 
-use crate::support::{SHARD, all, append_stored, apply, blank, commit, create, entry, log_id, open};
+use crate::support::{
+    SHARD, all, append_stored, apply, blank, commit, crash_copy, create, entry, log_id, open,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn purging_keeps_what_groups_refer_to_and_removes_the_rest() {
@@ -45,19 +47,7 @@ async fn purging_keeps_what_groups_refer_to_and_removes_the_rest() {
     assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(7)), Some(log_id(8))));
     assert_eq!(all(&mut log).await, history[8..]);
     assert_eq!(shard.reader.entries(b"group", 0, 100, usize::MAX).unwrap(), before);
-    drop((log, shard.reader, shard.state_machine, storage));
-    assert_eq!(rows_on_disk(directory.path()), [1, 2, 6, 8]);
-}
-
-/// Indexes of the rows that the log's column family holds.
-fn rows_on_disk(path: &std::path::Path) -> Vec<u64> {
-    let path = path.join("db");
-    let options = rocksdb::Options::default();
-    let families = rocksdb::DB::list_cf(&options, &path).unwrap();
-    let database = rocksdb::DB::open_cf_for_read_only(&options, &path, families, false).unwrap();
-    let log = database.cf_handle(&format!("log.{SHARD}")).unwrap();
-    let rows = database.iterator_cf(log, rocksdb::IteratorMode::Start);
-    rows.map(|row| u64::from_be_bytes(row.unwrap().0[..].try_into().unwrap())).collect()
+    assert_eq!(storage.kept_rows(SHARD).unwrap(), [1, 2, 6, 8]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,15 +64,7 @@ async fn a_purge_makes_the_state_durable_first() {
     storage.wait_swept();
 
     // What a crash at this moment would leave.
-    let copy = tempfile::tempdir().unwrap();
-    std::fs::create_dir(copy.path().join("db")).unwrap();
-    for folder in ["", "db"] {
-        for file in std::fs::read_dir(directory.path().join(folder)).unwrap().map(Result::unwrap) {
-            if file.file_type().unwrap().is_file() {
-                std::fs::copy(file.path(), copy.path().join(folder).join(file.file_name())).unwrap();
-            }
-        }
-    }
+    let copy = crash_copy(directory.path());
     let after = open(copy.path());
     let shard = after.shard(SHARD).unwrap();
     let (mut log, mut machine) = (shard.log, shard.state_machine);

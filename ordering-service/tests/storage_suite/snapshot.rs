@@ -5,7 +5,9 @@ use futures::StreamExt;
 use openraft::storage::{RaftLogStorage, RaftSnapshotBuilder, RaftStateMachine};
 use ordering_service::storage::{Shard, ShardReader, SnapshotHandle, SnapshotMeta, Storage, StorageError};
 
-use crate::support::{SHARD, all, append_stored, apply, blank, commit, entry, history, log_id, open};
+use crate::support::{
+    SHARD, all, append_stored, apply, blank, commit, crash_copy, entry, history, log_id, open,
+};
 
 const GROUPS: u64 = 7;
 
@@ -131,19 +133,12 @@ async fn what_an_attempt_left_behind_is_dropped_at_the_next_start() {
     let history = history(GROUPS, 5, 100);
     let (_sender, mut source) = node(from.path(), &history).await;
     let (meta, chunks) = current(&mut source).await;
-    let copy = tempfile::tempdir().unwrap();
+    let copy;
     {
         let (receiver, _target) = node(to.path(), &history[..12]).await;
         let _waiting = receive(&receiver, &chunks).unwrap();
         // What a crash at this moment would leave.
-        std::fs::create_dir(copy.path().join("db")).unwrap();
-        for folder in ["", "db"] {
-            for file in std::fs::read_dir(to.path().join(folder)).unwrap().map(Result::unwrap) {
-                if file.file_type().unwrap().is_file() {
-                    std::fs::copy(file.path(), copy.path().join(folder).join(file.file_name())).unwrap();
-                }
-            }
-        }
+        copy = crash_copy(to.path());
     }
     let storage = open(copy.path());
     let names = families(copy.path());

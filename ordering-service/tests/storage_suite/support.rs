@@ -86,6 +86,24 @@ pub(crate) async fn apply(machine: &mut StateMachine, entries: Vec<LogEntry>) {
     machine.apply(committed).await.unwrap();
 }
 
+/// Copies a data directory as it is at this moment, which is what a crash would leave.
+pub(crate) fn crash_copy(from: &Path) -> tempfile::TempDir {
+    fn copy(from: &Path, to: &Path) {
+        for file in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let to = to.join(file.file_name());
+            if file.file_type().unwrap().is_dir() {
+                std::fs::create_dir(&to).unwrap();
+                copy(&file.path(), &to);
+            } else if file.file_name() != "LOCK" {
+                std::fs::copy(file.path(), to).unwrap();
+            }
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    copy(from, directory.path());
+    directory
+}
+
 /// All entries that the log holds.
 pub(crate) async fn all(log: &mut LogStore) -> Vec<LogEntry> {
     log.try_get_log_entries(0..u64::MAX).await.unwrap()

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::{
     LogEntry, LogId, Vote,
     codec::entry_bytes,
-    medium::{LogHead, Medium},
+    medium::{LogHead, Medium, Pin},
 };
 use crate::{raft::types::ShardId, storage::error::StorageError};
 
@@ -62,7 +62,7 @@ impl ShardLog {
         medium: Arc<dyn Medium>,
         cached: Arc<AtomicUsize>,
     ) -> Result<Self, StorageError> {
-        let LogHead { vote, committed, purged, first, last } = medium.open_log(shard)?;
+        let LogHead { vote, committed, purged, generation: _, first, last } = medium.open_log(shard)?;
         let state = State {
             vote,
             committed,
@@ -98,6 +98,13 @@ impl ShardLog {
     pub(crate) fn bounds(&self) -> (Option<LogId>, Option<LogId>) {
         let state = self.state.lock();
         (state.purged, state.last.or(state.purged))
+    }
+
+    /// The log does not begin where purging ended, and `covered` closes the gap.
+    pub(crate) fn begins_behind_a_gap(&self, covered: LogId) -> bool {
+        let state = self.state.lock();
+        let begin = state.purged.map_or(0, |purged| purged.index + 1);
+        state.last.is_some() && begin < state.first && state.first <= covered.index + 1
     }
 
     /// Takes in entries, which are readable from now on. Returns what to report when they are stored.
@@ -243,6 +250,11 @@ impl ShardLog {
             what: format!("the log of shard {}", self.shard),
             detail: format!("entry {} is missing", range.start),
         })
+    }
+
+    /// Keeps readable what is forgotten from now on.
+    pub(crate) fn pin(&self) -> Pin {
+        self.medium.pin()
     }
 
     /// The entry at `index`, be it part of the log or a row that was kept from before a purge.

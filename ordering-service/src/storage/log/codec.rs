@@ -23,6 +23,13 @@ pub const ENTRY_HEADER_BYTES: usize = 1 + 8 + 8 + 8 + 8;
 
 /// Appends an entry to `out`.
 pub fn encode_entry(entry: &LogEntry, out: &mut Vec<u8>) {
+    if let Some(command) = encode_entry_head(entry, out) {
+        out.extend_from_slice(command);
+    }
+}
+
+/// Appends all of an entry but its command, which comes last and is given back.
+pub(crate) fn encode_entry_head<'a>(entry: &'a LogEntry, out: &mut Vec<u8>) -> Option<&'a Bytes> {
     out.put_byte(match &entry.payload {
         EntryPayload::Blank => BLANK,
         EntryPayload::Normal(_) => NORMAL,
@@ -30,13 +37,23 @@ pub fn encode_entry(entry: &LogEntry, out: &mut Vec<u8>) {
     });
     put_log_id(&entry.log_id, out);
     match &entry.payload {
-        EntryPayload::Blank => {}
+        EntryPayload::Blank => None,
         EntryPayload::Normal(Proposed { at_ms, command }) => {
             out.put_int(*at_ms);
-            out.extend_from_slice(command);
+            Some(command)
         }
-        EntryPayload::Membership(membership) => put_membership(membership, out),
+        EntryPayload::Membership(membership) => {
+            put_membership(membership, out);
+            None
+        }
     }
+}
+
+/// The index of an encoded entry, without decoding the rest.
+pub(crate) fn encoded_index(bytes: &Bytes) -> Result<u64, DecodeError> {
+    let mut fields = Fields::new(bytes.clone());
+    fields.byte("entry kind")?;
+    Ok(take_log_id(&mut fields)?.index)
 }
 
 /// Reads one entry that fills `bytes`.

@@ -1,13 +1,17 @@
 //! A log in memory, for simulations: it loses its unsynced tail in a crash, as a disk does.
 
-use std::{collections::BTreeMap, mem, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    ops::Range,
+};
 
 use parking_lot::Mutex;
 
 use super::{
     LogEntry, LogId, Vote,
     codec::entry_bytes,
-    medium::{Change, LogHead, Medium},
+    medium::{Change, LogHead, Medium, Pin, Pins, Reclaim},
 };
 use crate::{raft::types::ShardId, storage::error::StorageError};
 
@@ -15,6 +19,7 @@ use crate::{raft::types::ShardId, storage::error::StorageError};
 #[derive(Default)]
 pub struct MemoryMedium {
     content: Mutex<Content>,
+    pins: Pins,
 }
 
 #[derive(Default)]
@@ -30,6 +35,9 @@ struct Log {
     vote: Option<Vote>,
     committed: Option<LogId>,
     purged: Option<LogId>,
+    generation: u64,
+    /// Rows that can go as soon as nothing pins them.
+    forgotten: BTreeSet<u64>,
 }
 
 impl MemoryMedium {
@@ -63,13 +71,24 @@ impl Log {
             Change::Vote(vote) => self.vote = Some(*vote),
             Change::Committed(log_id) => self.committed = Some(*log_id),
             Change::Purged(log_id) => self.purged = Some(*log_id),
-            Change::Forget(indexes) => {
-                for index in indexes {
-                    self.rows.remove(index);
-                }
+            Change::ForgetAll(upto) => {
+                self.forgotten.extend(self.rows.range(..=upto).map(|(index, _)| index))
             }
-            Change::ForgetAll(upto) => self.rows.retain(|index, _| index > upto),
+            Change::Generation(generation) => self.generation = *generation,
         }
+    }
+
+    /// The first of the last rows behind what is purged among which none is missing.
+    fn first(&self) -> u64 {
+        let begin = self.purged.map_or(0, |purged| purged.index + 1);
+        let mut first = self.rows.last_key_value().map_or(begin, |(last, _)| last + 1);
+        for (index, _) in self.rows.range(begin..).rev() {
+            if index + 1 != first {
+                break;
+            }
+            first = *index;
+        }
+        first.max(begin)
     }
 }
 
@@ -78,12 +97,12 @@ impl Medium for MemoryMedium {
         let mut content = self.content.lock();
         let log = content.visible.entry(shard).or_default();
         let last = log.rows.last_key_value().map(|(_, entry)| entry.log_id);
-        let begin = log.purged.map_or(0, |purged| purged.index + 1);
-        let first = log.rows.range(begin..).next().map_or(begin, |(first, _)| *first);
+        let first = log.first();
         Ok(LogHead {
             vote: log.vote,
             committed: log.committed,
             purged: log.purged,
+            generation: log.generation,
             first,
             last: last.filter(|last| last.index >= first),
         })
@@ -106,6 +125,10 @@ impl Medium for MemoryMedium {
         Ok(())
     }
 
+    fn settle(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     fn read(
         &self,
         shard: ShardId,
@@ -123,6 +146,35 @@ impl Medium for MemoryMedium {
             entries.push(entry.clone());
         }
         Ok(entries)
+    }
+
+    fn kept(&self, shard: ShardId) -> Result<Vec<u64>, StorageError> {
+        let content = self.content.lock();
+        let Some(log) = content.visible.get(&shard) else { return Ok(Vec::new()) };
+        Ok(log.rows.keys().filter(|index| !log.forgotten.contains(index)).copied().collect())
+    }
+
+    fn forget(&self, shard: ShardId, indexes: &[u64]) -> Result<(), StorageError> {
+        let content = &mut *self.content.lock();
+        for logs in [&mut content.visible, &mut content.durable] {
+            logs.entry(shard).or_default().forgotten.extend(indexes);
+        }
+        Ok(())
+    }
+
+    fn reclaim(&self) -> Result<Reclaim, StorageError> {
+        let content = &mut *self.content.lock();
+        if !self.pins.any() {
+            for log in content.visible.values_mut().chain(content.durable.values_mut()) {
+                let forgotten = mem::take(&mut log.forgotten);
+                log.rows.retain(|index, _| !forgotten.contains(index));
+            }
+        }
+        Ok(Reclaim::Done)
+    }
+
+    fn pin(&self) -> Pin {
+        self.pins.pin()
     }
 }
 
@@ -152,5 +204,20 @@ mod tests {
         assert_eq!(medium.open_log(1).unwrap().last.unwrap().index, 1);
         medium.crash(0);
         assert_eq!(medium.open_log(1).unwrap().last.unwrap().index, 3);
+    }
+
+    #[test]
+    fn what_is_forgotten_goes_once_nothing_pins_it() {
+        let medium = MemoryMedium::new();
+        medium.write(&[(1, Change::Append((1..9).map(entry).collect()))]).unwrap();
+        medium.sync().unwrap();
+        let pin = medium.pin();
+        medium.forget(1, &[3, 5]).unwrap();
+        medium.reclaim().unwrap();
+        assert_eq!(medium.kept(1).unwrap(), [1, 2, 4, 6, 7, 8]);
+        assert_eq!(medium.read(1, 1..9, usize::MAX).unwrap().len(), 8);
+        drop(pin);
+        medium.reclaim().unwrap();
+        assert_eq!(medium.read(1, 1..9, usize::MAX).unwrap().len(), 2);
     }
 }

@@ -1,7 +1,7 @@
 //! The Raft log of all shards: one medium, one writer, one sync for whatever is waiting.
 //!
 //! An append is readable at once (from the [`cache`]) and reported as stored once the [`writer`] has synced it. What lies
-//! under the writer is a [`medium`]: RocksDB in a node, memory in a simulation.
+//! under the writer is a [`medium`]: [`segments`] in a node, memory in a simulation.
 
 use openraft::type_config::alias::{EntryOf, LogIdOf, StoredMembershipOf, VoteOf};
 
@@ -11,7 +11,7 @@ pub(crate) mod cache;
 pub mod codec;
 pub mod medium;
 pub mod memory;
-pub mod rocks;
+pub(crate) mod segments;
 pub mod store;
 pub(crate) mod sweeper;
 pub mod writer;

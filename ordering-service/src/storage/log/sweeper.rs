@@ -1,7 +1,8 @@
 //! Removes what a purge leaves behind, in the background.
 //!
 //! Purging must never outrun what is durable: first the state that covers the purged entries is flushed, then the mark is
-//! written and synced, and only then are rows removed that nothing refers to. A crash in between leaves rows, never a hole.
+//! written and synced, and only then are rows forgotten that nothing refers to, and their room reclaimed. A crash in between leaves
+//! rows, never a hole.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +12,11 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{LogId, medium::Change, writer::Queue};
+use super::{
+    LogId,
+    medium::{Change, Medium, Reclaim},
+    writer::Queue,
+};
 use crate::{
     raft::types::ShardId,
     storage::{error::StorageError, limits::SWEEP_ROWS},
@@ -57,6 +62,7 @@ pub(crate) struct Sweeper {
 
 struct Shared {
     queue: Arc<Queue>,
+    medium: Arc<dyn Medium>,
     state: Mutex<State>,
     work: Condvar,
 }
@@ -73,8 +79,8 @@ struct State {
 }
 
 impl Sweeper {
-    pub(crate) fn start(queue: Arc<Queue>) -> Result<Self, StorageError> {
-        let shared = Arc::new(Shared { queue, state: Mutex::default(), work: Condvar::new() });
+    pub(crate) fn start(queue: Arc<Queue>, medium: Arc<dyn Medium>) -> Result<Self, StorageError> {
+        let shared = Arc::new(Shared { queue, medium, state: Mutex::default(), work: Condvar::new() });
         let of_thread = shared.clone();
         let thread =
             thread::Builder::new().name("log-sweeper".into()).spawn(move || of_thread.run()).map_err(
@@ -161,11 +167,26 @@ impl Shared {
         }
         loop {
             let rows = referrer.unreferenced(upto.index, SWEEP_ROWS)?;
-            if rows.is_empty() || self.state.lock().closing {
+            if self.state.lock().closing {
                 return Ok(());
             }
-            self.queue.durable_blocking(shard, Change::Forget(rows.clone()))?;
+            if rows.is_empty() {
+                return self.reclaim(shard, upto);
+            }
+            self.medium.forget(shard, &rows)?;
             referrer.forgotten(&rows)?;
         }
+    }
+
+    fn reclaim(&self, shard: ShardId, upto: LogId) -> Result<(), StorageError> {
+        while !self.state.lock().closing {
+            match self.medium.reclaim()? {
+                Reclaim::Done => break,
+                Reclaim::More => {}
+                // Any write will do, also one that says nothing new.
+                Reclaim::AfterWrite => self.queue.durable_blocking(shard, Change::Purged(upto))?,
+            }
+        }
+        Ok(())
     }
 }

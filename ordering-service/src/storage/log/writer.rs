@@ -269,6 +269,9 @@ impl Queue {
             jobs.drain(..).for_each(|done: Done| done.tell(&result));
             self.evict();
         }
+        if let (None, Err(error)) = (self.failure(), medium.settle()) {
+            tracing::warn!(%error, "the evidence of synced writes is not synced");
+        }
     }
 
     fn store(&self, medium: &dyn Medium, changes: &[(ShardId, Change)]) -> Result<(), StorageError> {

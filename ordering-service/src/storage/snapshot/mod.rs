@@ -69,7 +69,7 @@ impl SnapshotHandle {
                 }
             }
         };
-        staged.install(meta, state)
+        staged.install(meta, state).await
     }
 }
 

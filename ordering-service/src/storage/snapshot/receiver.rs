@@ -1,10 +1,11 @@
 //! Receives a snapshot into a new generation of the shard's column families. Until it is installed the old generation stays in
 //! force; what is left of an attempt that was cut short is dropped at the next start.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
 use bytes::Bytes;
 use rocksdb::WriteBatch;
+use tokio::sync::oneshot;
 
 use super::{
     SnapshotHandle, SnapshotMeta,
@@ -12,13 +13,13 @@ use super::{
 };
 use crate::raft::types::Membership;
 use crate::storage::{
-    database::{Database, Generation},
+    database::{Generation, payload_key},
     error::StorageError,
     limits::SNAPSHOT_WRITE_BYTES,
     log::{
         LogId, StoredMembership,
         codec::{decode_entry, decode_position, encode_position},
-        rocks::{GENERATION, key as log_key, meta_key},
+        medium::Change,
     },
     metrics,
     state::{
@@ -127,7 +128,7 @@ impl SnapshotReceiver {
                     return bad(format!("row {index} holds entry {found}"));
                 }
                 let family = state.database.need(&generation.base_family(state.shard))?;
-                self.batch.put_cf(&family, log_key(index), entry);
+                self.batch.put_cf(&family, payload_key(index), entry);
             }
         }
         Ok(())
@@ -139,28 +140,37 @@ impl SnapshotReceiver {
 }
 
 impl Staged {
-    /// Puts this generation in force.
-    pub(super) fn install(
-        mut self,
+    /// Puts this generation in force. Once it has begun it is finished, whoever waits for it: the log and the memory of this process
+    /// must not differ about which generation that is.
+    pub(super) async fn install(
+        self,
         meta: &SnapshotMeta,
         state: &Arc<ShardState>,
     ) -> Result<(), StorageError> {
         if !Arc::ptr_eq(&self.state, state) {
             return Err(StorageError::Invalid("the snapshot was received for another shard".into()));
         }
-        let database: &Database = &state.database;
-        let mut pointer = WriteBatch::default();
-        pointer.put_cf(
-            &database.meta()?,
-            meta_key(state.shard, GENERATION),
-            encode_number(self.generation.0),
-        );
-        let in_force = database.write_logged(pointer).and_then(|()| database.sync());
-        in_force.inspect_err(|error| state.queue.fail(error))?;
+        let (sender, installed) = oneshot::channel();
+        let last = meta.last_log_id;
+        let spawned = thread::Builder::new().name("snapshot-installer".into()).spawn(move || {
+            // Whoever no longer listens need not be told.
+            let _ = sender.send(self.put_in_force(last));
+        });
+        spawned.map_err(|error| StorageError::Io {
+            what: "starting to install a snapshot".into(),
+            detail: error.to_string(),
+        })?;
+        installed.await.unwrap_or(Err(StorageError::Closed))
+    }
+
+    fn put_in_force(mut self, last: Option<LogId>) -> Result<(), StorageError> {
+        let state = self.state.clone();
+        // After a failure nobody knows whether the log says so: what is not in force is dropped at the next start.
         self.installed = true;
+        state.queue.durable_blocking(state.shard, Change::Generation(self.generation.0))?;
         state.switch(self.generation)?;
         let last_applied = state.last_applied();
-        if last_applied < meta.last_log_id {
+        if last_applied < last {
             return Err(StorageError::BadSnapshot("it covers less than its metadata says".into()));
         }
         state.observer.installed(state.shard, last_applied.map_or(0, |last| last.index));

@@ -14,10 +14,13 @@ use tokio::sync::mpsc;
 
 use super::frames::FrameWriter;
 use crate::storage::{
-    database::log_family,
+    database::payload_key,
     error::StorageError,
     limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNKS_AHEAD},
-    log::{StoredMembership, codec::encode_position, rocks::key as log_key},
+    log::{
+        StoredMembership,
+        codec::{encode_entry, encode_position},
+    },
     metrics,
     state::{
         keys::{RowKey, RowKind, row_kind, trailing_number},
@@ -67,14 +70,14 @@ pub(super) fn failed(error: StorageError) -> SnapshotStream {
 fn read(state: &ShardState, chunks: &mpsc::Sender<Chunk>) -> Result<(), StorageError> {
     let rows = state.rows()?;
     let rocks = state.database.rocks();
-    let log = state.database.need(&log_family(state.shard))?;
-    // Everything below is read as it is at this moment.
+    // Everything below is read as it is at this moment. What is forgotten later stays in the log meanwhile.
+    let _pin = state.log.pin();
     let moment = rocks.snapshot();
     let reading = |error| rows.error(error);
 
     let position = moment.get_cf(&rows.state, RowKey::Position.encode()).map_err(reading)?;
     let position = position.unwrap_or_else(|| encode_position(None, &StoredMembership::default()));
-    let mut frames = FrameWriter::new(state.shard, &position);
+    let (mut frames, mut entry) = (FrameWriter::new(state.shard, &position), Vec::new());
     let mut all = moment.raw_iterator_cf_opt(&rows.state, ReadOptions::default());
     all.seek_to_first();
     while let Some((key, value)) = all.item() {
@@ -93,14 +96,14 @@ fn read(state: &ShardState, chunks: &mpsc::Sender<Chunk>) -> Result<(), StorageE
             RowKind::Plain | RowKind::Local => None,
         };
         if let Some(index) = referred {
-            let family = if rows.current.base.is_some_and(|base| index <= base) { &rows.base } else { &log };
-            match moment.get_pinned_cf(family, log_key(index)).map_err(reading)? {
-                Some(entry) => frames.payload(index, &entry),
-                None => {
-                    return Err(
-                        rows.bad_row("a row", format!("entry {index}, which it refers to, is missing"))
-                    );
-                }
+            let missing = || rows.bad_row("a row", format!("entry {index}, which it refers to, is missing"));
+            if rows.current.base.is_some_and(|base| index <= base) {
+                let entry = moment.get_pinned_cf(&rows.base, payload_key(index)).map_err(reading)?;
+                frames.payload(index, &entry.ok_or_else(missing)?);
+            } else {
+                entry.clear();
+                encode_entry(&state.log.row(index)?.ok_or_else(missing)?, &mut entry);
+                frames.payload(index, &entry);
             }
         }
         if frames.len() >= SNAPSHOT_CHUNK_BYTES && !send(state, chunks, frames.take()) {

@@ -4,7 +4,7 @@ use std::{
     num::NonZeroUsize,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -22,13 +22,12 @@ use super::{
 use crate::{
     raft::types::{Proposed, ShardId},
     storage::{
-        database::{Database, Family, Generation, log_family},
+        database::{Database, Family, Generation, payload_key},
         error::StorageError,
         log::{
             LogEntry, LogId, StoredMembership,
             cache::ShardLog,
             codec::{decode_entry, decode_position},
-            rocks::key as log_key,
             sweeper::Referrer,
             writer::Queue,
         },
@@ -49,8 +48,6 @@ pub(crate) struct ShardState {
     /// The state up to before this log index is flushed.
     durable_before: AtomicU64,
     flushing: Mutex<()>,
-    /// Log rows that the state let go of were removed, and their deletions are not flushed yet.
-    let_go: AtomicBool,
     /// Numbers the generations that snapshots begin.
     next_generation: AtomicU64,
 }
@@ -99,7 +96,6 @@ impl ShardState {
             heads: Mutex::new(LruCache::new(NonZeroUsize::new(head_cache).unwrap_or(NonZeroUsize::MIN))),
             durable_before,
             flushing: Mutex::new(()),
-            let_go: AtomicBool::new(false),
             next_generation: AtomicU64::new(generation.0 + 1),
         })
     }
@@ -187,13 +183,8 @@ impl ShardState {
             last_command = decode_number(Bytes::copy_from_slice(value)).map_err(bad)?.max(last_command);
             Ok(true)
         })?;
-        if indexes.is_empty() {
-            if self.let_go.swap(false, Ordering::AcqRel) {
-                self.database.flush_logged(&log_family(self.shard))?;
-            }
-        } else {
+        if !indexes.is_empty() {
             self.make_durable(last_command)?;
-            self.let_go.store(true, Ordering::Release);
         }
         Ok(indexes)
     }
@@ -283,7 +274,7 @@ impl Rows<'_> {
         if self.current.base.is_none_or(|base| index > base) {
             return self.shard.log.row(index);
         }
-        let row = self.shard.database.rocks().get_cf(&self.base, log_key(index));
+        let row = self.shard.database.rocks().get_cf(&self.base, payload_key(index));
         let row = row.map_err(|error| StorageError::database(&self.current.base_family, error))?;
         let what = || format!("row {index} of {}", self.current.base_family);
         row.map(|row| decode_entry(row.into()).map_err(|error| StorageError::row(what(), error))).transpose()
@@ -347,7 +338,7 @@ impl Referrer for ShardState {
         {
             let mut batch = WriteBatch::default();
             for index in indexes.iter().filter(|index| **index <= base) {
-                batch.delete_cf(&rows.base, log_key(*index));
+                batch.delete_cf(&rows.base, payload_key(*index));
             }
             self.database.write_unlogged(batch)?;
             // Their removal must last before it is forgotten that they are to be removed.

@@ -1,0 +1,131 @@
+//! A crash may cost the tail that was never synced, and nothing else.
+
+use std::fs;
+
+use proptest::prelude::*;
+
+use super::{Op, Pair, ops, segment_files};
+use crate::storage::log::medium::Medium;
+
+/// What a crash leaves behind the place up to which data arrived.
+#[derive(Clone, Copy, Debug)]
+enum Rest {
+    Nothing,
+    Zeros,
+    Rubbish,
+}
+
+fn rests() -> impl Strategy<Value = Rest> {
+    prop_oneof![Just(Rest::Nothing), Just(Rest::Zeros), Just(Rest::Rubbish)]
+}
+
+/// Where the log ended after a write: segment and bytes.
+type Place = (u64, u64);
+
+fn place(pair: &Pair) -> Place {
+    let writer = pair.segments().writer.lock();
+    (writer.segment, writer.end)
+}
+
+/// Writes without syncing, then loses what is behind some byte of the newest file.
+fn crash(pair: &mut Pair, unsynced: &[Op], share: f64, rest: Rest) {
+    pair.sync();
+    let synced = place(pair);
+    let mut writes = Vec::new();
+    for op in unsynced.iter().filter(|op| !matches!(op, Op::ForgetAll { .. } | Op::Forget { .. })) {
+        let changes = pair.changes(op);
+        if !changes.is_empty() {
+            pair.write(&changes);
+            writes.push((place(pair), changes.len()));
+        }
+    }
+    let (newest, end) = place(pair);
+    let safe = if newest == synced.0 { synced.1 } else { 0 };
+    let kept_bytes = safe + ((end - safe) as f64 * share) as u64;
+    drop(pair.segments.take());
+
+    let path = segment_files(pair.directory.path()).pop().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes.len() as u64, end);
+    bytes.truncate(kept_bytes as usize);
+    match rest {
+        Rest::Nothing => {}
+        Rest::Zeros => bytes.resize(end as usize + 100, 0),
+        Rest::Rubbish => bytes.resize(end as usize, 0xa5),
+    }
+    fs::write(&path, bytes).unwrap();
+    let survives = |(segment, end): Place| segment < newest || end <= kept_bytes;
+    let kept: usize = writes.iter().filter(|(at, _)| survives(*at)).map(|(_, changes)| changes).sum();
+    pair.memory.crash(kept);
+    pair.segments = Some(super::open(pair.directory.path()).unwrap());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(120))]
+
+    #[test]
+    fn what_was_synced_survives_a_crash_at_any_byte_and_the_rest_survives_up_to_some_write(
+        before in ops(25), unsynced in ops(8), share in 0.0..=1.0f64, rest in rests(), after in ops(12)
+    ) {
+        let mut pair = Pair::new();
+        before.iter().for_each(|op| pair.run(op));
+        crash(&mut pair, &unsynced, share, rest);
+        pair.check();
+        // The log goes on behind the cut, and can crash again.
+        after.iter().for_each(|op| pair.run(op));
+        pair.check();
+        crash(&mut pair, &unsynced, 1.0 - share, rest);
+        pair.check();
+    }
+}
+
+#[test]
+fn a_segment_that_was_never_begun_for_good_gives_way_to_the_one_before() {
+    let mut pair = Pair::new();
+    let append = Op::Append { shard: 1, count: 8, size: 700 };
+    pair.run(&append);
+    pair.sync();
+    let (first, _) = place(&pair);
+    pair.run(&append);
+    assert!(place(&pair).0 > first, "another segment is begun");
+    drop(pair.segments.take());
+    let newest = segment_files(pair.directory.path()).pop().unwrap();
+    for cut in [0, 1, 40] {
+        let bytes = fs::read(&newest).unwrap();
+        fs::write(&newest, &bytes[..cut]).unwrap();
+        pair.segments = Some(super::open(pair.directory.path()).unwrap());
+        pair.memory.crash(0);
+        pair.check();
+        assert_eq!(place(&pair).0, first);
+        pair.run(&append);
+        assert!(place(&pair).0 > first);
+        drop(pair.segments.take());
+    }
+}
+
+#[test]
+fn an_index_that_was_lost_is_made_again() {
+    let mut pair = Pair::new();
+    for _ in 0..6 {
+        pair.run(&Op::Append { shard: 1, count: 8, size: 700 });
+        pair.run(&Op::Truncate { shard: 1, back: 3 });
+    }
+    pair.sync();
+    let indexes = |pair: &Pair| {
+        let files = fs::read_dir(pair.directory.path().join("log")).unwrap();
+        let paths = files.map(|file| file.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|kind| kind == "index")).collect::<Vec<_>>()
+    };
+    let all = indexes(&pair);
+    assert!(all.len() > 3);
+    // Lost before, and zeros while it is read: a file that never reached the disk whole.
+    fs::remove_file(&all[0]).unwrap();
+    let length = fs::metadata(&all[1]).unwrap().len() as usize;
+    let mut bytes = fs::read(&all[1]).unwrap();
+    bytes[length - 60..].fill(0);
+    fs::write(&all[1], bytes).unwrap();
+    pair.reopen();
+    pair.check();
+    assert_eq!(indexes(&pair).len(), all.len());
+    assert_eq!(pair.segments().kept(1).unwrap(), pair.memory.kept(1).unwrap());
+}
