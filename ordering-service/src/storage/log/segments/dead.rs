@@ -22,18 +22,20 @@ pub(super) struct Dead {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Bits {
-    /// Index of the first bit.
+    /// Index of the first bit, a multiple of 8.
     base: u64,
     bits: Vec<u8>,
 }
 
 impl Dead {
     pub(super) fn add(&mut self, shard: ShardId, index: u64) {
-        let bits = self.shards.entry(shard).or_insert_with(|| Bits { base: index, bits: Vec::new() });
-        if index < bits.base {
-            let missing = (bits.base - index).div_ceil(8);
+        // A multiple of 8, so that whole bytes move when there are earlier ones.
+        let base = index & !7;
+        let bits = self.shards.entry(shard).or_insert_with(|| Bits { base, bits: Vec::new() });
+        if base < bits.base {
+            let missing = (bits.base - base) / 8;
             bits.bits.splice(0..0, std::iter::repeat_n(0, missing as usize));
-            bits.base = bits.base.saturating_sub(missing * 8);
+            bits.base = base;
         }
         let (byte, bit) = Bits::place(index - bits.base);
         if bits.bits.len() <= byte {

@@ -4,6 +4,7 @@ mod against_memory;
 mod batching;
 mod directory;
 mod forks;
+mod gap;
 mod groups;
 mod heads;
 mod inbox;

@@ -45,16 +45,19 @@ fn crash(pair: &mut Pair, unsynced: &[Op], share: f64, rest: Rest) {
     drop(pair.segments.take());
 
     let path = segment_files(pair.directory.path()).pop().unwrap();
-    let mut bytes = fs::read(&path).unwrap();
-    assert_eq!(bytes.len() as u64, end);
+    let whole = fs::read(&path).unwrap();
+    assert_eq!(whole.len() as u64, end);
+    let mut bytes = whole.clone();
     bytes.truncate(kept_bytes as usize);
     match rest {
         Rest::Nothing => {}
         Rest::Zeros => bytes.resize(end as usize + 100, 0),
         Rest::Rubbish => bytes.resize(end as usize, 0xa5),
     }
+    // Zeros may be what was lost.
+    let arrived = whole.iter().zip(&bytes).take_while(|(was, is)| was == is).count() as u64;
     fs::write(&path, bytes).unwrap();
-    let survives = |(segment, end): Place| segment < newest || end <= kept_bytes;
+    let survives = |(segment, end): Place| segment < newest || end <= arrived;
     let kept: usize = writes.iter().filter(|(at, _)| survives(*at)).map(|(_, changes)| changes).sum();
     pair.memory.crash(kept);
     pair.segments = Some(super::open(pair.directory.path()).unwrap());
