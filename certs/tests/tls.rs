@@ -196,6 +196,24 @@ async fn clients_may_come_without_a_certificate_where_a_token_will_do() {
 }
 
 #[tokio::test]
+async fn a_connection_between_servers_lasts_as_long_as_the_certificates_that_made_it() {
+    let authority = Authority::new(DOMAIN, Lifetime::days(1)).unwrap();
+    let node = Party::role(&authority, Role::Node(Some(1)));
+    let now = time::OffsetDateTime::now_utc();
+    let short =
+        Lifetime { not_before: now - time::Duration::HOUR, not_after: now + time::Duration::seconds(3) };
+    let issued = authority.issue(&Role::Gateway("g".into()), &hosts(), short).unwrap();
+    let dialer = Party::new(&authority, &issued).dialer();
+    let servers = Server::start(&node.dialer()).await;
+    let clients = Server::start(&node.network(RoleKind::Node, ClientProof::CertificateOrToken)).await;
+    let (mut ends, mut stays) = (servers.dial(&dialer).await.unwrap(), clients.dial(&dialer).await.unwrap());
+    let ended = timeout(Duration::from_secs(30), ends.read_u8()).await.expect("the connection ends");
+    ended.unwrap_err();
+    // Streams of clients are ended by whoever serves them, with a reason.
+    assert!(timeout(LOOK, stays.read_u8()).await.is_err());
+}
+
+#[tokio::test]
 async fn certificates_are_replaced_without_a_failed_request_and_a_bad_file_changes_nothing() {
     let (first, second) = (
         Authority::new(DOMAIN, Lifetime::days(1)).unwrap(),

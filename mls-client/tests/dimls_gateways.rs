@@ -47,6 +47,7 @@ async fn gateway(
         tls_key: Some(key),
         tls_ca: Some(dir.join("ca.pem")),
         tls_reload_seconds: 60,
+        tls_connection_seconds: None,
         insecure_dev: false,
     };
     let clients = ClientArgs {

@@ -6,7 +6,6 @@ use concordat_proto::{FILE_DESCRIPTOR_SET, gateway::v1::gateway_server::GatewayS
 use service_kit::{
     admin::{self, Readiness, ReadinessPart},
     clock::{SharedClock, SystemClock},
-    limits::CONNECTION_AGE_MAX,
     metrics::{RecorderError, recorder},
     net::{Incoming, SharedNetwork},
     rng::Randomness,
@@ -291,7 +290,7 @@ fn serve(
             .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL * 10))
             .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT * 5))
             .http2_adaptive_window(Some(true))
-            .max_connection_age(CONNECTION_AGE_MAX)
+            .max_connection_age(incoming.connection_age())
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
             .add_service(service)
             .add_service(dimls.into_service())

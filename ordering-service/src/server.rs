@@ -9,7 +9,6 @@ use concordat_proto::{
 };
 use service_kit::{
     admin::{Readiness, ReadinessPart, serve as serve_admin},
-    limits::CONNECTION_AGE_MAX,
     net::{Incoming, SharedNetwork},
     tls::RoleKind,
 };
@@ -202,7 +201,7 @@ impl Running {
         let peers = PeersServer::new(PeersApi::new(node.clone()))
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
             .max_encoding_message_size(limits::PEER_MESSAGE_BYTES);
-        let serving = grpc()
+        let serving = grpc(&listeners.peers)
             .add_service(InterceptedService::new(peers, only(&node, &[RoleKind::Node])))
             .serve_with_incoming_shutdown(listeners.peers, end.clone().cancelled_owned());
         self.tasks.spawn(async move { log_end("peers", serving.await) });
@@ -213,7 +212,7 @@ impl Running {
         let (gateways, operators) = (only(&node, &[RoleKind::Gateway]), only(&node, &[RoleKind::Operator]));
         let admin =
             AdminServer::new(AdminApi::new(node)).max_decoding_message_size(limits::API_REQUEST_BYTES);
-        let router = grpc()
+        let router = grpc(&listeners.api)
             .add_service(health)
             .add_service(InterceptedService::new(ordering, gateways))
             .add_service(InterceptedService::new(admin, operators));
@@ -278,9 +277,10 @@ fn only(
     move |request| gatekeeper.admit(request.extensions(), roles).map(|_| request)
 }
 
-fn grpc() -> Grpc {
+/// A server for these connections.
+fn grpc(incoming: &Incoming) -> Grpc {
     Grpc::builder()
-        .max_connection_age(CONNECTION_AGE_MAX)
+        .max_connection_age(incoming.connection_age())
         .initial_stream_window_size(8 << 20)
         .initial_connection_window_size(16 << 20)
         .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))

@@ -26,9 +26,9 @@ pub const HANDSHAKES_MAX: usize = 1024;
 /// How often TLS files are looked at, in seconds, unless configured otherwise.
 pub const TLS_RELOAD_INTERVAL_SECONDS: u64 = 30;
 
-/// How long a server keeps a TLS connection before it asks the other side to make a new one, so that certificates are shown again.
-/// Calls that are under way go on.
-pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60 * 60);
+/// How long a server keeps a connection before it asks the other side to make a new one, so that certificates are shown again, in seconds,
+/// unless configured otherwise. Calls that are under way go on.
+pub const CONNECTION_AGE_SECONDS: u64 = 60 * 60;
 
 /// Longest name in a certificate's SAN URI, in bytes: that of a client id.
 pub const IDENTITY_NAME_BYTES_MAX: usize = 128;

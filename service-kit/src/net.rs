@@ -18,15 +18,19 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::serve::Listener;
 use futures::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 use tonic::transport::{Uri, server::Connected};
 
-use crate::{tcp::TcpNetwork, tls::PeerIdentity};
+use crate::{limits::CONNECTION_AGE_SECONDS, tcp::TcpNetwork, tls::PeerIdentity};
 
 /// Everything that a service needs of the network.
 pub trait Network: Send + Sync + 'static {
@@ -53,6 +57,8 @@ pub struct Io {
     stream: Box<dyn Duplex>,
     peer: Option<SocketAddr>,
     identity: Option<Arc<PeerIdentity>>,
+    /// When it breaks by itself.
+    end: Option<Pin<Box<Sleep>>>,
 }
 
 impl Io {
@@ -61,13 +67,19 @@ impl Io {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         peer: Option<SocketAddr>,
     ) -> Self {
-        Self { stream: Box::new(stream), peer, identity: None }
+        Self { stream: Box::new(stream), peer, identity: None, end: None }
     }
 
     /// The same connection, and whom the other side's certificate stands for.
     #[must_use]
     pub fn with_identity(self, identity: Option<PeerIdentity>) -> Self {
         Self { identity: identity.map(Arc::new), ..self }
+    }
+
+    /// The same connection, which breaks after `left`, whatever goes on over it. Needs a tokio runtime.
+    #[must_use]
+    pub fn ending_after(self, left: Duration) -> Self {
+        Self { end: Some(Box::pin(sleep(left))), ..self }
     }
 
     /// Whom the other side's certificate stands for, if it has shown one.
@@ -93,6 +105,15 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Whoever serves a connection always waits for something to read.
+        if let Some(end) = &mut self.end
+            && end.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the connection's time is over",
+            )));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -177,12 +198,25 @@ impl tower::Service<Uri> for Connector {
 pub struct Incoming {
     local: SocketAddr,
     connections: BoxStream<'static, Io>,
+    connection_age: Duration,
 }
 
 impl Incoming {
     /// Connections that come in at `local`. The stream deals with its own errors, and ends only if the listener is gone for good.
     pub fn new(local: SocketAddr, connections: impl Stream<Item = Io> + Send + 'static) -> Self {
-        Self { local, connections: connections.boxed() }
+        let connection_age = Duration::from_secs(CONNECTION_AGE_SECONDS);
+        Self { local, connections: connections.boxed(), connection_age }
+    }
+
+    /// The same, with connections that are to be made anew after `age`.
+    #[must_use]
+    pub fn with_connection_age(self, age: Duration) -> Self {
+        Self { connection_age: age, ..self }
+    }
+
+    /// After how long whoever serves this has to ask for a new connection, so that certificates are shown again.
+    pub fn connection_age(&self) -> Duration {
+        self.connection_age
     }
 
     /// The address that is bound.

@@ -152,8 +152,10 @@ impl MeshGateway {
     }
 }
 
-fn server() -> Server {
+/// A server for these connections.
+fn server(incoming: &Incoming) -> Server {
     Server::builder()
+        .max_connection_age(incoming.connection_age())
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL * 10))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT * 5))
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -174,7 +176,7 @@ fn serve_clients(
     Ok(spawn(async move {
         health.set_serving::<DimlsGroupsServer<DimlsApi>>().await;
         let begun = drain.begun();
-        let served = server()
+        let served = server(&incoming)
             .add_service(service)
             .add_service(health_service)
             .add_service(reflection)
@@ -198,7 +200,8 @@ fn serve_gateways(
     let hold = drain.hold();
     spawn(async move {
         let begun = drain.begun();
-        let served = server().add_service(service).serve_with_incoming_shutdown(incoming, begun).await;
+        let served =
+            server(&incoming).add_service(service).serve_with_incoming_shutdown(incoming, begun).await;
         ended("the API for other gateways", served, &drain);
         drop(hold);
     })

@@ -20,7 +20,6 @@ use group_log::{
 };
 use prost::Message;
 use service_kit::{
-    limits::CONNECTION_AGE_MAX,
     net::Incoming,
     shutdown::Drain,
     tls::{Gatekeeper, RoleKind},
@@ -80,7 +79,7 @@ pub async fn serve(
     let mesh = mesh.map(|mesh| InterceptedService::new(mesh.into_service(), only_gateways.clone()));
     let served = Server::builder()
         .http2_adaptive_window(Some(true))
-        .max_connection_age(CONNECTION_AGE_MAX)
+        .max_connection_age(incoming.connection_age())
         .add_service(InterceptedService::new(service, only_gateways))
         .add_optional_service(mesh);
     served

@@ -36,6 +36,7 @@ async fn relaying(dir: &Path, name: &str, authority: &Authority) -> Relaying {
         tls_key: Some(path("key")),
         tls_ca: Some(path("ca")),
         tls_reload_seconds: 60,
+        tls_connection_seconds: None,
         insecure_dev: false,
     };
     fs::write(path("tokens"), TokenSigner::new().unwrap().public_key()).unwrap();

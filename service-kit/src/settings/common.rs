@@ -38,6 +38,10 @@ macro_rules! settings {
             #[arg(long, env = "CONCORDAT_TLS_RELOAD_SECONDS", value_name = "SECONDS")]
             #[serde(skip_serializing_if = "Option::is_none")]
             pub tls_reload_seconds: Option<u64>,
+            /// After how long connections are made anew, so that certificates are shown again, in seconds [default: 3600].
+            #[arg(long, env = "CONCORDAT_TLS_CONNECTION_SECONDS", value_name = "SECONDS")]
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub tls_connection_seconds: Option<u64>,
             /// Serve without TLS and believe what callers say about who they are. Loopback only.
             #[arg(long, env = "CONCORDAT_INSECURE_DEV", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,6 +57,7 @@ macro_rules! settings {
             fn common_defaults() -> Self {
                 Self {
                     tls_reload_seconds: Some($crate::limits::TLS_RELOAD_INTERVAL_SECONDS),
+                    tls_connection_seconds: Some($crate::limits::CONNECTION_AGE_SECONDS),
                     insecure_dev: Some(false),
                     log_json: Some(false),
                     ..Self::default()
@@ -65,11 +70,13 @@ macro_rules! settings {
             /// A value that makes no sense; its key is named.
             pub fn tls(&self) -> Result<$crate::tls::TlsArgs, $crate::settings::SettingsError> {
                 let every = self.tls_reload_seconds.unwrap_or($crate::limits::TLS_RELOAD_INTERVAL_SECONDS);
+                let age = self.tls_connection_seconds.unwrap_or($crate::limits::CONNECTION_AGE_SECONDS);
                 Ok($crate::tls::TlsArgs {
                     tls_cert: self.tls_cert.clone(),
                     tls_key: self.tls_key.clone(),
                     tls_ca: self.tls_ca.clone(),
                     tls_reload_seconds: $crate::settings::positive("tls_reload_seconds", every)?,
+                    tls_connection_seconds: Some($crate::settings::positive("tls_connection_seconds", age)?),
                     insecure_dev: self.insecure_dev.unwrap_or_default(),
                 })
             }

@@ -10,7 +10,10 @@ use super::{
     error::TlsError,
     identity::{PeerIdentity, Role},
 };
-use crate::{clock::SystemClock, limits::TLS_RELOAD_INTERVAL_SECONDS};
+use crate::{
+    clock::SystemClock,
+    limits::{CONNECTION_AGE_SECONDS, TLS_RELOAD_INTERVAL_SECONDS},
+};
 
 /// Certificates, or none for development.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -27,6 +30,9 @@ pub struct TlsArgs {
     /// How often to look whether certificate, key or CA have changed.
     #[arg(long, env = "CONCORDAT_TLS_RELOAD_SECONDS", value_name = "SECONDS", default_value_t = TLS_RELOAD_INTERVAL_SECONDS, value_parser = clap::value_parser!(u64).range(1..))]
     pub tls_reload_seconds: u64,
+    /// After how long connections are made anew, so that certificates are shown again [default: 3600].
+    #[arg(long, env = "CONCORDAT_TLS_CONNECTION_SECONDS", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub tls_connection_seconds: Option<u64>,
     /// Serve without TLS and believe what callers say about who they are. Loopback only.
     #[arg(long, env = "CONCORDAT_INSECURE_DEV", conflicts_with_all = ["tls_cert", "tls_key", "tls_ca"])]
     pub insecure_dev: bool,
@@ -54,7 +60,8 @@ impl TlsArgs {
             (Some(certificate), Some(key), Some(ca)) => {
                 let files = Files { certificate: certificate.clone(), key: key.clone(), ca: ca.clone() };
                 let every = Duration::from_secs(self.tls_reload_seconds.max(1));
-                let credentials = Credentials::load("internal", files, SystemClock::shared(), every)?;
+                let credentials = Credentials::load("internal", files, SystemClock::shared(), every)?
+                    .with_connection_age(self.connection_age());
                 let identity = credentials.require(certificate, expected, fits)?;
                 Ok(Security::Tls(credentials, identity))
             }
@@ -67,6 +74,13 @@ impl TlsArgs {
                 Err(TlsError::Arguments("--tls-cert, --tls-key and --tls-ca belong together: name all three"))
             }
         }
+    }
+}
+
+impl TlsArgs {
+    /// After how long connections are made anew.
+    pub fn connection_age(&self) -> Duration {
+        Duration::from_secs(self.tls_connection_seconds.unwrap_or(CONNECTION_AGE_SECONDS))
     }
 }
 

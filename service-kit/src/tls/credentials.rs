@@ -16,7 +16,7 @@ use super::{
     identity::{PeerIdentity, Role},
     metrics,
 };
-use crate::clock::SharedClock;
+use crate::{clock::SharedClock, limits::CONNECTION_AGE_SECONDS};
 
 /// Where credentials are, as PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(super) struct Contents {
 #[derive(Clone)]
 pub struct Credentials {
     current: watch::Receiver<Arc<Configs>>,
+    clock: SharedClock,
+    connection_age: Duration,
     _reload: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -71,9 +73,25 @@ impl Credentials {
         metrics::begin(usage);
         metrics::expiry(usage, configs.expires_at);
         let (publish, current) = watch::channel(Arc::new(configs));
-        let reloader = Reloader { usage, files, clock, seen: contents, publish };
+        let reloader = Reloader { usage, files, clock: Arc::clone(&clock), seen: contents, publish };
         let task = AbortOnDropHandle::new(tokio::spawn(reloader.run(every)));
-        Ok(Self { current, _reload: Arc::new(task) })
+        let connection_age = Duration::from_secs(CONNECTION_AGE_SECONDS);
+        Ok(Self { current, clock, connection_age, _reload: Arc::new(task) })
+    }
+
+    /// The same, for connections that are to be made anew after `age`.
+    #[must_use]
+    pub fn with_connection_age(self, age: Duration) -> Self {
+        Self { connection_age: age, ..self }
+    }
+
+    pub(super) fn connection_age(&self) -> Duration {
+        self.connection_age
+    }
+
+    /// How long it is until `expires_at`, in seconds since 1970. Nothing if that is over.
+    pub(super) fn left(&self, expires_at: u64) -> Duration {
+        Duration::from_millis(expires_at.saturating_mul(1000).saturating_sub(self.clock.now_ms()))
     }
 
     /// Whom the certificate stands for, if it names somebody.
@@ -98,6 +116,16 @@ impl Credentials {
             expected: expected.to_owned(),
             got,
         })
+    }
+
+    /// Completes when other credentials are in use than at the time of this call.
+    pub fn renewal(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut current = self.current.clone();
+        current.mark_unchanged();
+        async move {
+            // Fails only when nobody looks for new ones any more, and then there are none.
+            let _ = current.changed().await;
+        }
     }
 
     pub(super) fn now(&self) -> Arc<Configs> {
@@ -157,15 +185,17 @@ impl Reloader {
         let built = build(&self.files, &contents, self.clock.now_ms());
         self.seen = contents;
         let configs = built?;
-        let role = |identity: &Option<PeerIdentity>| {
-            identity.as_ref().map_or_else(|| "nobody".into(), |i| PeerIdentity::uri(&i.domain, &i.role))
-        };
-        let (before, after) = (role(&self.publish.borrow().identity), role(&configs.identity));
-        if before != after {
+        let before = self.publish.borrow().identity.clone();
+        let who =
+            |identity: &Option<PeerIdentity>| identity.as_ref().map(|i| (i.domain.clone(), i.role.clone()));
+        if who(&before) != who(&configs.identity) {
+            let shown = |identity: &Option<PeerIdentity>| {
+                identity.as_ref().map_or_else(|| "nobody".into(), PeerIdentity::to_string)
+            };
             return Err(TlsError::WrongIdentity {
                 path: self.files.certificate.clone(),
-                expected: before,
-                got: after,
+                expected: shown(&before),
+                got: shown(&configs.identity),
             });
         }
         metrics::expiry(self.usage, configs.expires_at);

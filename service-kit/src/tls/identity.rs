@@ -137,6 +137,12 @@ impl fmt::Debug for Role {
     }
 }
 
+impl fmt::Display for PeerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "spiffe://{}/concordat/{}", self.domain, self.role)
+    }
+}
+
 impl PeerIdentity {
     /// The URI that stands for a role in a trust domain.
     pub fn uri(domain: &str, role: &Role) -> String {
@@ -253,6 +259,10 @@ mod tests {
 
     #[test]
     fn a_client_id_is_not_shown() {
-        assert_eq!(format!("{:?}", Role::Client(b"ann".to_vec())), "client");
+        let role = Role::Client(b"ann".to_vec());
+        assert_eq!(format!("{role:?}"), "client");
+        let identity = PeerIdentity { domain: "d".into(), role, expires_at: 0 };
+        assert_eq!(identity.to_string(), "spiffe://d/concordat/client");
+        assert!(!format!("{identity:?}").contains("ann"));
     }
 }

@@ -4,7 +4,7 @@ use std::{io, path::Path, sync::Arc};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use rustls::{
-    ClientConfig, ServerConfig,
+    ClientConfig,
     pki_types::{CertificateDer, ServerName},
 };
 use tokio::time::timeout;
@@ -79,20 +79,16 @@ impl Network for TlsNetwork {
         async move {
             let raw = raw.await?;
             let local = raw.local_addr();
+            let age = credentials.connection_age();
             let connections = raw
                 .filter_map(async |io| io.ok())
                 .map(move |io| {
-                    let current = credentials.now();
-                    let config = match proof {
-                        ClientProof::Certificate => Arc::clone(&current.proven),
-                        ClientProof::CertificateOrToken => Arc::clone(&current.open),
-                    };
                     // On tasks of their own: who is slow to shake hands holds up nobody.
-                    AbortOnDropHandle::new(tokio::spawn(accept(io, config)))
+                    AbortOnDropHandle::new(tokio::spawn(accept(io, credentials.clone(), proof)))
                 })
                 .buffer_unordered(HANDSHAKES_MAX)
                 .filter_map(async |accepted| accepted.ok().flatten());
-            Ok(Incoming::new(local, connections))
+            Ok(Incoming::new(local, connections).with_connection_age(age))
         }
         .boxed()
     }
@@ -150,8 +146,12 @@ async fn connect(io: Io, address: &str, config: Arc<ClientConfig>) -> io::Result
     Ok(Io::new(stream, peer).with_identity(identity.map_err(io::Error::other)?))
 }
 
-async fn accept(io: Io, config: Arc<ServerConfig>) -> Option<Io> {
-    let peer = io.peer();
+async fn accept(io: Io, credentials: Credentials, proof: ClientProof) -> Option<Io> {
+    let (peer, current) = (io.peer(), credentials.now());
+    let config = match proof {
+        ClientProof::Certificate => Arc::clone(&current.proven),
+        ClientProof::CertificateOrToken => Arc::clone(&current.open),
+    };
     let stream = match timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(io)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -167,7 +167,14 @@ async fn accept(io: Io, config: Arc<ServerConfig>) -> Option<Io> {
     match identity(stream.get_ref().1.peer_certificates()) {
         Ok(identity) => {
             metrics::handshake("done");
-            Some(Io::new(stream, peer).with_identity(identity))
+            let ends = identity.as_ref().map(|identity| identity.expires_at.min(current.expires_at));
+            let io = Io::new(stream, peer).with_identity(identity);
+            Some(match (proof, ends) {
+                // Streams between servers have no end: the certificates that made a connection decide how long it may last.
+                (ClientProof::Certificate, Some(ends)) => io.ending_after(credentials.left(ends)),
+                // Whoever serves clients ends their streams itself, and says why.
+                _ => io,
+            })
         }
         Err(error) => {
             metrics::handshake("refused");
@@ -184,7 +191,7 @@ fn identity(
 }
 
 fn wrong_server(address: &str, expected: RoleKind, got: Option<&PeerIdentity>) -> io::Error {
-    let got = got.map_or_else(|| "nobody".to_owned(), |i| PeerIdentity::uri(&i.domain, &i.role));
+    let got = got.map_or_else(|| "nobody".to_owned(), PeerIdentity::to_string);
     let message = format!(
         "the server at {address} must be a {} of this trust domain, its certificate is for {got}: check the address",
         expected.name()
