@@ -21,6 +21,7 @@ mod process;
 pub mod raw;
 mod scrape;
 mod scratch;
+pub mod secrets;
 pub mod seed;
 pub mod wait;
 

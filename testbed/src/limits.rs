@@ -8,6 +8,9 @@ pub const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a process may take to end after SIGTERM.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How often processes of a secured cluster, and those who call them, look for new certificates.
+pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How often a condition is looked at again.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(20);
 

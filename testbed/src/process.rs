@@ -231,6 +231,11 @@ impl Service {
         Metrics::of(&self.admin_address()).await
     }
 
+    /// Reads `/metrics` as it comes.
+    pub async fn metrics_text(&self) -> io::Result<String> {
+        http::get(&self.admin_address(), "/metrics").await.map(|(_, text)| text)
+    }
+
     /// The end of what the process printed.
     pub fn log_tail(&self) -> String {
         let text = std::fs::read_to_string(self.log_path()).unwrap_or_default();

@@ -5,9 +5,20 @@
 use std::{
     fs,
     process::{Command, Output},
+    sync::Arc,
+    time::Duration,
 };
 
-use testbed::{Cluster, ClusterOptions, find_binary};
+use links::Links;
+use mls_client::{
+    Client, ClientId, DEFAULT_CIPHERSUITE, GroupKind, GrpcTransport, Identity, NewGroup, Options, Randomness,
+    Store,
+};
+use service_kit::tls::Role;
+use testbed::{Cluster, ClusterOptions, Placement, find_binary, limits::STOP_DEADLINE, wait::eventually};
+
+/// Far beyond what a busy machine needs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
     Command::new(find_binary(program).unwrap()).args(args).envs(env.iter().copied()).output().unwrap()
@@ -87,4 +98,90 @@ async fn a_shrink_takes_nodes_out_one_after_another_and_never_below_a_quorum() {
     assert!(!refused.status.success(), "{}", said(&refused));
     let status = cluster.leader(1).await.unwrap().admin().status().await.unwrap();
     assert!(status.shards.iter().all(|shard| shard.voters.len() == 3), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_node_that_lost_its_disk_forms_no_second_cluster() {
+    let cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
+    let formed = cluster.node(2).admin().status().await.unwrap().cluster_id;
+    let first = cluster.node(1);
+    first.service().kill().await.unwrap();
+    fs::remove_dir_all(first.data_dir()).unwrap();
+    first.service().start().unwrap();
+    eventually("the empty node answers", PATIENCE, async || first.admin().status().await.ok()).await.unwrap();
+
+    // What the chart's job says, to the same node, as when the release was installed.
+    let nodes: Vec<String> =
+        cluster.nodes().iter().map(|node| format!("{},{}", node.peer_address(), node.address())).collect();
+    let named = nodes.iter().flat_map(|node| ["--node", node.as_str()]);
+    let bootstrap: Vec<&str> = ["bootstrap"].into_iter().chain(named).collect();
+    let again = admin(&cluster, &[&bootstrap[..], &["--unless-formed"]].concat());
+    assert!(again.status.success() && said(&again).contains("is formed already"), "{}", said(&again));
+    assert!(said(&again).contains(&formed), "{}", said(&again));
+    let forced = admin(&cluster, &bootstrap);
+    assert!(!forced.status.success(), "{}", said(&forced));
+    let status = first.admin().status().await.unwrap();
+    assert!(status.shards.iter().all(|shard| shard.voters.is_empty()), "{status:?}");
+    assert_eq!(cluster.node(2).admin().status().await.unwrap().cluster_id, formed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_eviction_says_first_what_it_costs_and_is_done_when_that_is_confirmed() {
+    // At a site of its own a gateway keeps branches.
+    let links = Arc::new(Links::start(["here"], 1).unwrap());
+    let here = |count| vec!["here".to_owned(); count];
+    let placement = Some(Placement { links, nodes: here(1), gateways: here(1) });
+    let options = ClusterOptions { nodes: 1, gateways: 1, placement, ..ClusterOptions::default() };
+    let cluster = Cluster::start(options).await.unwrap();
+    let ann = ClientId::new("ann").unwrap();
+    let mut store = Store::in_memory().unwrap();
+    Identity::create(&mut store, ann.clone(), DEFAULT_CIPHERSUITE).unwrap();
+    let url = format!("http://{}", cluster.gateway_addresses()[0]);
+    let transport = Arc::new(GrpcTransport::new(&url, &ann).unwrap());
+    let client = Client::new(store, transport, Options::default(), Randomness::from_os()).unwrap();
+    client.create_group(NewGroup { kind: GroupKind::Demls, ..NewGroup::default() }).await.unwrap();
+
+    let gateways = || said(&admin(&cluster, &["gateways"]));
+    let gateway = eventually("the gateway is registered", PATIENCE, async || {
+        gateways().lines().nth(1)?.split_whitespace().next().map(str::to_owned)
+    })
+    .await
+    .unwrap();
+    let told = admin(&cluster, &["evict", &gateway]);
+    let text = said(&told);
+    assert!(!told.status.success() && text.contains("nothing was done"), "{text}");
+    assert!(
+        text.contains("registered for 1 groups") && text.contains("its authors have to send again"),
+        "{text}"
+    );
+    assert!(text.contains("CONNECTED"), "{text}");
+    assert!(gateways().contains(&gateway));
+
+    cluster.gateways()[0].service().stop(STOP_DEADLINE).await.unwrap();
+    let done = admin(&cluster, &["evict", &gateway, "--yes"]);
+    assert!(done.status.success() && said(&done).contains("evicted from 1 groups"), "{}", said(&done));
+    assert!(gateways().contains("no gateway is registered"), "{}", gateways());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_check_of_helm_test_passes_with_certificates_and_says_what_it_did() {
+    let options = ClusterOptions { nodes: 1, gateways: 1, secured: true, ..ClusterOptions::default() };
+    let cluster = Cluster::start(options).await.unwrap();
+    let files = cluster.certificates().unwrap().files(Role::Client(b"check".to_vec())).unwrap();
+    let gateway = format!("https://{}", cluster.gateway_addresses()[0]);
+    let args = ["--gateway", &gateway, "check", "--name", "check"];
+    let env = [
+        ("CONCORDAT_CA", files.ca.to_str().unwrap()),
+        ("CONCORDAT_CERT", files.certificate.to_str().unwrap()),
+        ("CONCORDAT_KEY", files.key.to_str().unwrap()),
+    ];
+    let checked = run("mls-client", &args, &env);
+    let text = said(&checked);
+    assert!(checked.status.success(), "{text}");
+    for step in ["accepted: entry 2", "read back: entry 2", "submitted again: entry 2 again"] {
+        assert!(text.contains(step), "{text}");
+    }
+    // In the name of somebody else it is refused, and says so.
+    let refused = run("mls-client", &["--gateway", &gateway, "check", "--name", "another"], &env);
+    assert!(!refused.status.success(), "{}", said(&refused));
 }

@@ -30,8 +30,17 @@ async fn restart(service: &Service) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_under_load_fails_no_commit() {
+    rolling_restart(ClusterOptions { gateways: 2, ..ClusterOptions::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_one_of_a_cluster_with_certificates() {
+    rolling_restart(ClusterOptions { gateways: 2, secured: true, ..ClusterOptions::default() }).await;
+}
+
+async fn rolling_restart(options: ClusterOptions) {
     let seed = seed::seed("rolling_restart");
-    let cluster = Cluster::start(ClusterOptions { gateways: 2, ..ClusterOptions::default() }).await.unwrap();
+    let cluster = Cluster::start(options).await.unwrap();
     let through_gateways = LoadOptions {
         groups: 4,
         clients_per_group: 0,

@@ -4,12 +4,9 @@ use concordat_proto::ordering::v1::{
     AddLearnerRequest, BootstrapRequest, GetStatusRequest, GetStatusResponse, NodeAddress, PromoteRequest,
     RemoveRequest, TransferLeaderRequest, admin_client::AdminClient as Wire,
 };
-use service_kit::net::{Connector, tcp_network};
-use tonic::{
-    Request, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Request, Status, transport::Channel};
 
+use super::Dialer;
 use crate::limits::ADMIN_DEADLINE;
 
 /// An administrative call failed.
@@ -33,8 +30,8 @@ pub struct AdminClient {
 
 impl AdminClient {
     /// A client of the node whose ordering API listens at `address` (host:port). Panics if that is no address.
-    pub fn new(address: &str) -> Self {
-        Self { address: address.to_owned(), wire: Wire::new(channel(address)) }
+    pub fn new(address: &str, dialer: &Dialer) -> Self {
+        Self { address: address.to_owned(), wire: Wire::new(dialer.channel(address)) }
     }
 
     /// Forms the cluster. Returns its id.
@@ -94,11 +91,4 @@ fn timed<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(ADMIN_DEADLINE);
     request
-}
-
-/// A channel to `address` (host:port) that connects when it is first used. Panics if that is no address.
-pub(crate) fn channel(address: &str) -> Channel {
-    Endpoint::from_shared(format!("http://{address}"))
-        .unwrap_or_else(|error| panic!("`{address}` is not host:port: {error}"))
-        .connect_with_connector_lazy(Connector::new(tcp_network()))
 }

@@ -1,6 +1,8 @@
 //! A whole cluster: ordering nodes, gateways, their data and logs in one scratch folder.
 
 mod admin;
+mod certificates;
+mod dialer;
 mod node;
 mod options;
 mod placement;
@@ -11,15 +13,18 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use service_kit::tls::Role;
 
-pub(crate) use admin::channel;
 pub use admin::{AdminClient, AdminError};
+pub use certificates::{Certificates, CertificatesError};
+pub use dialer::Dialer;
+use node::Ground;
 pub use node::{Gateway, Node};
 pub use options::{ClusterOptions, Placement};
 
 use crate::{
-    binaries::BinaryError, find_binary, limits::READY_DEADLINE, ports::Ports, process::ServiceError,
-    scratch::Scratch, wait::eventually,
+    binaries::BinaryError, find_binary, limits::READY_DEADLINE, ordering::OrderingClient, ports::Ports,
+    process::ServiceError, scratch::Scratch, wait::eventually,
 };
 
 /// The cluster could not be brought into the state that was asked for.
@@ -37,6 +42,9 @@ pub enum ClusterError {
     /// The machine does not play along.
     #[error("cannot prepare the cluster's scratch folder or ports: {0}")]
     Io(#[from] std::io::Error),
+    /// There are no certificates.
+    #[error(transparent)]
+    Certificates(#[from] CertificatesError),
     /// A link could not be opened.
     #[error(transparent)]
     Link(#[from] links::LinkError),
@@ -71,6 +79,7 @@ pub struct Cluster {
     gateways: Mutex<Vec<Arc<Gateway>>>,
     ports: Mutex<Ports>,
     options: ClusterOptions,
+    certificates: Option<Arc<Certificates>>,
     ordering_binary: PathBuf,
     gateway_binary: Option<PathBuf>,
     scratch: Mutex<Scratch>,
@@ -112,6 +121,8 @@ impl Cluster {
             None => Scratch::temporary()?,
         };
         let (nodes, gateways) = (options.nodes, options.gateways);
+        let certificates =
+            options.secured.then(|| Certificates::create(scratch.path().join("certificates"))).transpose()?;
         let cluster = Self {
             nodes: Mutex::default(),
             gateways: Mutex::default(),
@@ -119,6 +130,7 @@ impl Cluster {
             ordering_binary: find_binary("ordering-service")?,
             gateway_binary: if gateways > 0 { Some(find_binary("mls-gateway")?) } else { None },
             options,
+            certificates,
             scratch: Mutex::new(scratch),
         };
         for id in 1..=nodes {
@@ -176,6 +188,25 @@ impl Cluster {
     /// host:port of every gateway's API.
     pub fn gateway_addresses(&self) -> Vec<String> {
         self.gateways().iter().map(|gateway| gateway.address().to_owned()).collect()
+    }
+
+    /// The certificates of a secured cluster.
+    pub fn certificates(&self) -> Option<&Arc<Certificates>> {
+        self.certificates.as_ref()
+    }
+
+    /// Whoever has this role, calling: with a certificate if the cluster is secured, else in plaintext.
+    pub fn dialer(&self, role: &Role) -> Result<Dialer, ClusterError> {
+        match &self.certificates {
+            Some(certificates) => Ok(certificates.dialer(role)?),
+            None => Ok(Dialer::plaintext()),
+        }
+    }
+
+    /// A client of the ordering API, as a gateway is one.
+    pub fn ordering_client(&self) -> Result<OrderingClient, ClusterError> {
+        let dialer = self.dialer(&Role::Gateway("testbed".into()))?;
+        Ok(OrderingClient::through(dialer, self.ordering_addresses()))
     }
 
     /// The folder with all data and logs.
@@ -248,14 +279,9 @@ impl Cluster {
 
     fn lay_out_node(&self, id: u64) -> Result<Arc<Node>, ClusterError> {
         let site = self.options.site_of_node(id)?;
-        let node = Arc::new(Node::lay_out(
-            id,
-            site,
-            &self.ordering_binary,
-            self.scratch.lock().path(),
-            &mut self.ports.lock(),
-            &self.options,
-        )?);
+        let dir = self.dir();
+        let ground = self.ground(&self.ordering_binary, &dir);
+        let node = Arc::new(Node::lay_out(id, site, &ground, &mut self.ports.lock())?);
         self.nodes.lock().push(Arc::clone(&node));
         Ok(node)
     }
@@ -264,17 +290,15 @@ impl Cluster {
         let binary = self.gateway_binary.as_deref().unwrap_or(Path::new("mls-gateway"));
         let ordering = self.ordering_addresses();
         let site = self.options.site_of_gateway(number)?;
-        let gateway = Arc::new(Gateway::lay_out(
-            number,
-            site,
-            binary,
-            self.scratch.lock().path(),
-            &mut self.ports.lock(),
-            &ordering,
-            &self.options,
-        )?);
+        let dir = self.dir();
+        let ground = self.ground(binary, &dir);
+        let gateway = Arc::new(Gateway::lay_out(number, site, &ordering, &ground, &mut self.ports.lock())?);
         self.gateways.lock().push(Arc::clone(&gateway));
         Ok(gateway)
+    }
+
+    fn ground<'a>(&'a self, binary: &'a Path, dir: &'a Path) -> Ground<'a> {
+        Ground { binary, dir, options: &self.options, certificates: self.certificates.as_deref() }
     }
 }
 

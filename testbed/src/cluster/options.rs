@@ -17,6 +17,9 @@ pub struct ClusterOptions {
     pub node_args: Vec<String>,
     /// More arguments for every `mls-gateway serve`.
     pub gateway_args: Vec<String>,
+    /// All processes show certificates of a CA of the cluster's own and want to see some, as in production. Without it: plaintext,
+    /// and callers are believed.
+    pub secured: bool,
     /// Environment of every process.
     pub env: BTreeMap<String, String>,
     /// Where data and logs go, and stay. Without it: a temporary folder.
@@ -45,6 +48,7 @@ impl Default for ClusterOptions {
             data_shards: 2,
             node_args: Vec::new(),
             gateway_args: Vec::new(),
+            secured: false,
             env: BTreeMap::new(),
             dir: None,
             placement: None,

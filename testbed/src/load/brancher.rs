@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, transport::Channel};
 
 use crate::{
-    cluster::channel,
+    cluster::Dialer,
     history::{BranchCall, History, Told},
     limits::{ANSWER_DEADLINE, RETRY_PAUSE},
     mls_bytes::{ContentType, group_info, private_message},
@@ -84,7 +84,8 @@ impl Brancher {
         message_bytes: usize,
         rng: ChaCha8Rng,
     ) -> Self {
-        let channel = channel(gateway);
+        // Gateways with certificates take nobody for a member whose tree they do not see: there is no such group at them.
+        let channel = Dialer::plaintext().channel(gateway);
         Self { history, accepted, provisional, group, channel, name, message_bytes, rng, position: None }
     }
 

@@ -17,6 +17,7 @@ use std::{
 
 use group_log::GroupId;
 use rand::RngCore;
+use service_kit::tls::Role;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -35,6 +36,9 @@ use crate::{
     wait::{Timeout, until},
 };
 
+/// The client in whose name everything is submitted to groups without branches.
+const AUTHOR: &[u8] = b"load";
+
 /// What the load consists of.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
@@ -44,7 +48,8 @@ pub struct LoadOptions {
     pub clients_per_group: usize,
     /// Clients beside them that race for each group through gateways.
     pub gateway_clients_per_group: usize,
-    /// Groups with branches (DeMLS), beside the others. Each has two clients at every gateway.
+    /// Groups with branches (DeMLS), beside the others. Each has two clients at every gateway. Only at clusters without certificates:
+    /// these groups show no tree, so that gateways that ask for members find none.
     pub branching_groups: usize,
     /// Data shards of the cluster.
     pub data_shards: u32,
@@ -114,7 +119,8 @@ pub struct Load {
 impl Load {
     /// Creates the groups and starts clients, readers and one subscriber a node.
     pub async fn start(cluster: &Cluster, options: &LoadOptions) -> Result<Self, LoadError> {
-        let client = OrderingClient::new(cluster.ordering_addresses());
+        let client = cluster.ordering_client()?;
+        let caller = cluster.dialer(&Role::Client(AUTHOR.to_vec()))?;
         let history = Arc::new(History::new());
         let (accepted, provisional) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let stop = CancellationToken::new();
@@ -132,7 +138,7 @@ impl Load {
                 let route = if racer < options.clients_per_group {
                     Route::Ordering { client: client.clone(), shard }
                 } else {
-                    Route::Gateway(GatewayRoute::new(cluster.gateway_addresses(), racer))
+                    Route::Gateway(GatewayRoute::new(caller.clone(), cluster.gateway_addresses(), racer))
                 };
                 let worker = worker::Worker::new(
                     client.clone(),

@@ -12,7 +12,7 @@ use service_kit::status::reason;
 use tonic::{Request, Status, transport::Channel};
 
 use crate::{
-    cluster::channel,
+    cluster::Dialer,
     history::Answer,
     limits::ANSWER_DEADLINE,
     ordering::{Attempt, OrderingClient, group_command},
@@ -28,20 +28,21 @@ pub(super) enum Route {
 }
 
 pub(super) struct GatewayRoute {
+    dialer: Dialer,
     addresses: Vec<String>,
     turn: usize,
     channel: Channel,
 }
 
 impl GatewayRoute {
-    pub(super) fn new(addresses: Vec<String>, turn: usize) -> Self {
-        let channel = channel(&addresses[turn % addresses.len()]);
-        Self { addresses, turn, channel }
+    pub(super) fn new(dialer: Dialer, addresses: Vec<String>, turn: usize) -> Self {
+        let channel = dialer.channel(&addresses[turn % addresses.len()]);
+        Self { dialer, addresses, turn, channel }
     }
 
     fn next_gateway(&mut self) {
         self.turn += 1;
-        self.channel = channel(&self.addresses[self.turn % self.addresses.len()]);
+        self.channel = self.dialer.channel(&self.addresses[self.turn % self.addresses.len()]);
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     ordering::OrderingClient,
 };
 
-use super::route::Route;
+use super::{AUTHOR, route::Route};
 
 /// Of a hundred submissions without an answer, so many are given up instead of submitted again.
 const ABANDONED_PERCENT: u32 = 10;
@@ -108,7 +108,7 @@ impl Worker {
     }
 
     fn draw(&mut self) -> Submission {
-        let author = ClientId::new(Bytes::from_static(b"load")).expect("a short name is a client id");
+        let author = ClientId::new(Bytes::from_static(AUTHOR)).expect("a short name is a client id");
         let submission = |epoch, parent_state_id, content| Submission {
             group_id: self.group.clone(),
             author,

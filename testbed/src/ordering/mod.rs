@@ -23,7 +23,7 @@ pub use link::Attempt;
 pub use logs::{ReadError, WholeLogs};
 
 use crate::{
-    cluster::channel,
+    cluster::Dialer,
     limits::{HTTP_DEADLINE, RETRY_PAUSE},
 };
 use link::Link;
@@ -45,8 +45,9 @@ struct Inner {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    dialer: Dialer,
     /// Known nodes, by the address of their ordering API.
     addresses: Vec<String>,
     channels: HashMap<String, Channel>,
@@ -58,9 +59,22 @@ struct State {
 }
 
 impl OrderingClient {
-    /// A client of the nodes at `addresses` (host:port).
+    /// A client of the nodes at `addresses` (host:port), in plaintext.
     pub fn new(addresses: Vec<String>) -> Self {
-        Self(Arc::new(Inner { state: Mutex::new(State { addresses, ..State::default() }) }))
+        Self::through(Dialer::plaintext(), addresses)
+    }
+
+    /// A client of the nodes at `addresses` (host:port) that is connected by `dialer`.
+    pub fn through(dialer: Dialer, addresses: Vec<String>) -> Self {
+        let state = State {
+            dialer,
+            addresses,
+            channels: HashMap::new(),
+            links: HashMap::new(),
+            leaders: BTreeMap::new(),
+            turn: 0,
+        };
+        Self(Arc::new(Inner { state: Mutex::new(state) }))
     }
 
     /// One attempt, at the node that is believed to lead `shard`. What the answer says about leaders is remembered.
@@ -194,7 +208,7 @@ impl State {
     }
 
     fn channel(&mut self, address: &str) -> Channel {
-        self.channels.entry(address.to_owned()).or_insert_with(|| channel(address)).clone()
+        self.channels.entry(address.to_owned()).or_insert_with(|| self.dialer.channel(address)).clone()
     }
 
     fn link(&mut self, address: &str) -> Link {
