@@ -13,13 +13,16 @@ use mls_gateway::{
     quota::{Quotas, Rate},
 };
 use service_kit::{clock::ManualClock, status::decode};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::support::{
-    accepted, assert_refused, client, create_request, fake::FakeCluster, gateway, gateway_with,
+    Client, accepted, assert_refused, client, create_request, fake::FakeCluster, gateway, gateway_with,
     member::Member, real::RealCluster, soon, submit, until,
 };
 
+/// Of one length, so that where one does not fit no other does.
+const SAID: &str =
+    "something that is said again and again, until it is enough for today, and tomorrow it begins anew";
 const UNLIMITED: Rate = Rate { per_second: 1 << 40, burst: 1 << 40 };
 
 fn unlimited() -> Quotas {
@@ -120,6 +123,51 @@ async fn calls_of_another(gateway: &mls_gateway::server::Gateway) {
     let mut calls = client(gateway, b"bob");
     calls.create_group(create_request(bob.create(b"other"))).await.unwrap();
     accepted(submit(&mut calls, bob.say("mine")).await);
+}
+
+/// Says something in `group` until that is refused.
+async fn until_refused(calls: &mut Client, says: &mut Member) -> Status {
+    for _ in 0..100 {
+        match calls.submit(says.say(SAID)).await {
+            Ok(_) => {}
+            Err(status) => return status,
+        }
+    }
+    panic!("nothing is refused")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_and_bytes_of_a_client_and_of_a_group_are_metered_each_by_itself() {
+    type Set = fn(&mut Quotas, Rate);
+    let (entries, bytes) = (Rate { per_second: 1, burst: 5 }, Rate { per_second: 100, burst: 5000 });
+    let cases: [(&str, &str, Rate, Set); 4] = [
+        ("the client's quota", "entries", entries, |quotas, rate| quotas.client_entries = rate),
+        ("the client's quota", "bytes", bytes, |quotas, rate| quotas.client_bytes = rate),
+        ("the group's quota", "entries", entries, |quotas, rate| quotas.group_entries = rate),
+        ("the group's quota", "bytes", bytes, |quotas, rate| quotas.group_bytes = rate),
+    ];
+    for (whose, unit, rate, set) in cases {
+        let cluster = FakeCluster::start(1).await;
+        let gateway = gateway_with(&cluster.addresses(), |parts| {
+            parts.quotas = unlimited();
+            set(&mut parts.quotas, rate);
+            parts.clock = Arc::new(ManualClock::at_ms(0));
+        })
+        .await;
+        let (mut here, mut there) = (Member::new("alice"), Member::new("carol"));
+        let (mut alice, mut bob) = (client(&gateway, b"alice"), client(&gateway, b"bob"));
+        alice.create_group(create_request(here.create(b"here"))).await.unwrap();
+        client(&gateway, b"carol").create_group(create_request(there.create(b"there"))).await.unwrap();
+        let refused = until_refused(&mut alice, &mut here).await;
+        let facts = assert_refused(&refused, Code::ResourceExhausted, "QUOTA");
+        assert!(facts.retry_after.is_some(), "{whose}, {unit}");
+        assert!(refused.message().contains(whose) && refused.message().contains(unit), "{refused}");
+        // The client's is used up in every group, the group's for every client, and nobody else's is.
+        let (same_group, same_client) =
+            (bob.submit(here.say(SAID)).await, alice.submit(there.say(SAID)).await);
+        let is_client = whose.contains("client");
+        assert_eq!((same_group.is_ok(), same_client.is_ok()), (is_client, !is_client), "{whose}, {unit}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ mod world;
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use concordat_certs::Lifetime;
 use concordat_proto::FILE_DESCRIPTOR_SET;
 use prost::Message;
@@ -52,15 +53,21 @@ fn every_rpc_has_a_row() {
     assert_eq!(rows, rpcs, "each RPC needs one row in table.rs that says who may call it");
 }
 
+/// Each row at each place where it is served.
+fn walk(world: &World) -> impl Iterator<Item = (&'static Row, String)> {
+    ROWS.iter().flat_map(|row| world.places(row.server).into_iter().map(move |place| (row, place)))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_rpc_refuses_strangers_and_wrong_roles() {
     let world = World::start().await;
-    for row in ROWS {
-        let (path, at) = (row.path(), row.server);
+    for (row, place) in walk(&world) {
+        let (path, at) = (format!("{} at {place}", row.path()), row.server);
         let may = row.server.role();
+        let call = async |caller: Caller| world.call(&caller, row, &place, Bytes::new()).await;
 
         // Nobody: nodes and relays already end the handshake, gateways may be waiting for a token.
-        let nobody = world.call(&Caller::Nobody, row).await;
+        let nobody = call(Caller::Nobody).await;
         match at.takes_tokens() {
             true => assert_eq!(
                 nobody,
@@ -72,25 +79,17 @@ async fn every_rpc_refuses_strangers_and_wrong_roles() {
 
         // The right role, but the certificate has expired or is of another CA.
         let role = roles().into_iter().find(|(kind, _)| *kind == may).unwrap().1;
-        let expired =
-            Caller::Certificate(world.authority.issue(&role, &world.hosts, Lifetime::expired()).unwrap());
-        assert_eq!(
-            world.call(&expired, row).await,
-            Outcome::NoConnection,
-            "{path} with an expired certificate"
-        );
-        let foreign =
-            Caller::Certificate(world.stranger.issue(&role, &world.hosts, Lifetime::days(1)).unwrap());
-        assert_eq!(
-            world.call(&foreign, row).await,
-            Outcome::NoConnection,
-            "{path} with another CA's certificate"
-        );
+        let expired = world.authority.issue(&role, &world.hosts, Lifetime::expired()).unwrap();
+        let outcome = call(Caller::Certificate(expired)).await;
+        assert_eq!(outcome, Outcome::NoConnection, "{path} with an expired certificate");
+        let foreign = world.stranger.issue(&role, &world.hosts, Lifetime::days(1)).unwrap();
+        let outcome = call(Caller::Certificate(foreign)).await;
+        assert_eq!(outcome, Outcome::NoConnection, "{path} with another CA's certificate");
 
         // Another role.
         for (kind, role) in roles() {
             let issued = world.authority.issue(&role, &world.hosts, Lifetime::days(1)).unwrap();
-            let outcome = world.call(&Caller::Certificate(issued), row).await;
+            let outcome = call(Caller::Certificate(issued)).await;
             if kind == may {
                 assert!(!outcome.is_refusal(), "{path} refused the role {}: {outcome:?}", kind.name());
             } else {
@@ -103,7 +102,7 @@ async fn every_rpc_refuses_strangers_and_wrong_roles() {
             let unauthenticated = Outcome::Refused(Code::Unauthenticated, "UNAUTHENTICATED".into());
             let token =
                 |audience, seconds| Caller::Token(world.tokens.sign("ann", audience, seconds).unwrap());
-            assert!(!world.call(&token("concordat", 60), row).await.is_refusal(), "{path} with a token");
+            assert!(!call(token("concordat", 60)).await.is_refusal(), "{path} with a token");
             let other_key = concordat_certs::TokenSigner::new().unwrap();
             for bad in [
                 token("concordat", -1),
@@ -111,7 +110,7 @@ async fn every_rpc_refuses_strangers_and_wrong_roles() {
                 Caller::Token(other_key.sign("ann", "concordat", 60).unwrap()),
                 Caller::Token("junk".into()),
             ] {
-                assert_eq!(world.call(&bad, row).await, unauthenticated, "{path} with a bad token");
+                assert_eq!(call(bad).await, unauthenticated, "{path} with a bad token");
             }
         }
     }
@@ -122,26 +121,28 @@ async fn every_rpc_refuses_strangers_and_wrong_roles() {
 async fn every_rpc_about_a_group_refuses_strangers_and_removed_members() {
     let world = World::start().await;
     let story = Story::tell(&world).await;
-    for row in ROWS {
-        let path = row.path();
+    for (row, place) in walk(&world) {
+        let path = format!("{} at {place}", row.path());
         let Some(request) = row.foreign else {
             let is_group = row.server == Server::Gateway || row.server == Server::Dimls;
             let own =
                 ["ListDgroups", "ClaimKeyPackage", "GetKeyPackageStatus", "WatchWelcomes", "AckWelcomes"];
-            assert!(!is_group || own.iter().any(|method| path.ends_with(method)), "{path} names no group");
+            let names_none = own.iter().any(|method| row.path().ends_with(method));
+            assert!(!is_group || names_none, "{path} names no group");
             continue;
         };
+        let call = async |caller: Caller| world.call(&caller, row, &place, request(&story)).await;
         let denied = Outcome::Refused(Code::PermissionDenied, "PERMISSION_DENIED".into());
         for name in ["mallory", "bob"] {
-            let outcome = world.call_with(&world.client(name), row, request(&story)).await;
+            let outcome = call(world.client(name)).await;
             assert_eq!(outcome, denied, "{path} called by {name}");
         }
-        let outcome = world.call_with(&world.client("ann"), row, request(&story)).await;
+        let outcome = call(world.client("ann")).await;
         assert!(!outcome.is_refusal(), "{path} refused a member: {outcome:?}");
         if row.server.takes_tokens() {
             let token = |name| Caller::Token(world.tokens.sign(name, "concordat", 60).unwrap());
-            assert_eq!(world.call_with(&token("mallory"), row, request(&story)).await, denied, "{path}");
-            assert!(!world.call_with(&token("ann"), row, request(&story)).await.is_refusal(), "{path}");
+            assert_eq!(call(token("mallory")).await, denied, "{path}");
+            assert!(!call(token("ann")).await.is_refusal(), "{path}");
         }
     }
     world.stop().await;

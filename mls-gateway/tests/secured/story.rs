@@ -32,7 +32,7 @@ impl Story {
     /// Lets it happen.
     pub async fn tell(world: &World) -> Self {
         let ann = world.client("ann");
-        let mut calls = GatewayClient::new(world.channel(&ann, Server::Gateway));
+        let mut calls = GatewayClient::new(world.channel(&ann, &world.places(Server::Gateway)[0]));
         let mut member = Member::new("ann");
         for (id, kind) in [(FORKING, GroupKind::Demls), (ORDERED, GroupKind::Mls)] {
             let is_demls = kind == GroupKind::Demls;
@@ -61,9 +61,12 @@ impl Story {
         let members = ["ann", "cat"].map(|name| ClientId::new(name.as_bytes()).unwrap());
         let setup = Setup::new([7; 16], members, [1], 32).unwrap();
         let setup = Bytes::from(setup.encode());
-        let mut mesh = DimlsGroupsClient::new(world.channel(&ann, Server::Dimls));
-        let create = CreateDgroupRequest { setup: setup.clone() };
-        let dgroup_id = mesh.create_dgroup(create).await.unwrap().into_inner().dgroup_id;
+        let mut dgroup_id = Bytes::new();
+        for place in world.places(Server::Dimls) {
+            let mut mesh = DimlsGroupsClient::new(world.channel(&ann, &place));
+            let create = CreateDgroupRequest { setup: setup.clone() };
+            dgroup_id = mesh.create_dgroup(create).await.unwrap().into_inner().dgroup_id;
+        }
         Self { ordered, another, key_package, setup, dgroup_id }
     }
 }

@@ -73,6 +73,7 @@ impl World {
                 tls_key: Some(files.key),
                 tls_ca: Some(files.ca),
                 tls_reload_seconds: 60,
+                tls_connection_seconds: None,
                 insecure_dev: false,
             }
         };
@@ -100,6 +101,7 @@ impl World {
             gatekeeper: secured.gatekeeper,
             ..DemlsParts::new(dir.path().join("gateway-data"))
         });
+        parts.dimls = Some(streams(&dir, "gateway-data"));
         let gateway = Gateway::start(parts).unwrap();
         // Only so far can a gateway get whose nodes have let it in.
         tokio::time::timeout(std::time::Duration::from_secs(60), gateway.ready())
@@ -110,18 +112,13 @@ impl World {
         Self { authority, stranger, tokens, hosts, dir, cluster, gateway, relay, mesh }
     }
 
-    /// Calls the RPC of a row with an empty message.
-    pub async fn call(&self, caller: &Caller, row: &Row) -> Outcome {
-        self.call_with(caller, row, Bytes::new()).await
-    }
-
-    /// Calls the RPC of a row.
-    pub async fn call_with(&self, caller: &Caller, row: &Row, message: Bytes) -> Outcome {
+    /// Calls the RPC of a row at `address`.
+    pub async fn call(&self, caller: &Caller, row: &Row, address: &str, message: Bytes) -> Outcome {
         let token = match caller {
             Caller::Token(token) => Some(token.as_str()),
             _ => None,
         };
-        call(self.channel(caller, row.server), &row.path(), token, message).await
+        call(self.channel(caller, address), &row.path(), token, message).await
     }
 
     /// Whoever has this certificate of the CA.
@@ -130,17 +127,21 @@ impl World {
         Caller::Certificate(self.authority.issue(&role, &self.hosts, Lifetime::days(1)).unwrap())
     }
 
-    /// A connection to a server.
-    pub fn channel(&self, caller: &Caller, server: Server) -> Channel {
+    /// Every place (host:port) where a service is served.
+    pub fn places(&self, server: Server) -> Vec<String> {
         let node = self.cluster.nodes()[0].addresses();
-        let address = match server {
-            Server::Peers => node.peers.to_string(),
-            Server::Ordering | Server::Admin => node.api.to_string(),
-            Server::Relay => self.relay.clone(),
-            Server::Gateway => self.gateway.address().to_string(),
-            Server::Dimls => self.mesh.address().to_string(),
-            Server::Mesh => self.mesh.mesh_address().to_string(),
-        };
+        match server {
+            Server::Peers => vec![node.peers.to_string()],
+            Server::Ordering | Server::Admin => vec![node.api.to_string()],
+            Server::Relay => vec![self.relay.clone()],
+            Server::Gateway => vec![self.gateway.address().to_string()],
+            Server::Dimls => vec![self.mesh.address().to_string(), self.gateway.address().to_string()],
+            Server::Mesh => vec![self.mesh.mesh_address().to_string(), self.relay.clone()],
+        }
+    }
+
+    /// A connection to a server.
+    pub fn channel(&self, caller: &Caller, address: &str) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
         endpoint.connect_with_connector_lazy(Connector::new(self.network(caller)))
     }
@@ -179,10 +180,7 @@ async fn mesh(dir: &TempDir, tls: &TlsArgs, clients: &ClientArgs) -> MeshGateway
         authenticator: secured.authenticator,
         gatekeeper: secured.gatekeeper,
         ..MeshParts::trusting(
-            DimlsParts {
-                bounds: Bounds { stream_bytes: 1 << 20, total_bytes: 1 << 24 },
-                ..DimlsParts::new(dir.path().join("mesh-data"))
-            },
+            streams(dir, "mesh-data"),
             secured.clients.listen("127.0.0.1:0".into()).await.unwrap(),
             secured.gateways.listen("127.0.0.1:0".into()).await.unwrap(),
             secured.gateways,
@@ -190,6 +188,14 @@ async fn mesh(dir: &TempDir, tls: &TlsArgs, clients: &ClientArgs) -> MeshGateway
         )
     };
     MeshGateway::start(parts).unwrap()
+}
+
+/// What keeps DiMLS groups.
+fn streams(dir: &TempDir, name: &str) -> DimlsParts {
+    DimlsParts {
+        bounds: Bounds { stream_bytes: 1 << 20, total_bytes: 1 << 24 },
+        ..DimlsParts::new(dir.path().join(name).join("dimls"))
+    }
 }
 
 fn put(dir: &TempDir, name: &str, issued: &Issued, ca: &str) -> Files {
