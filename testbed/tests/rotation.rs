@@ -2,10 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A panic in a test is its report.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use concordat_certs::Lifetime;
 use links::Links;
@@ -13,6 +10,7 @@ use service_kit::tls::Role;
 use testbed::{
     Cluster, ClusterOptions, Placement,
     cluster::Dialer,
+    limits::STOP_DEADLINE,
     load::{Load, LoadOptions},
     seed,
     wait::eventually,
@@ -20,10 +18,6 @@ use testbed::{
 use time::OffsetDateTime;
 
 const PROGRESS: Duration = Duration::from_secs(60);
-/// So soon all connections are made anew.
-const CONNECTION_SECONDS: &str = "2";
-/// Longer than a busy machine needs to replace certificates once more.
-const SHORT: time::Duration = time::Duration::seconds(30);
 
 fn valid_for(duration: time::Duration) -> Lifetime {
     let now = OffsetDateTime::now_utc();
@@ -89,13 +83,10 @@ async fn certificates_and_the_authority_are_replaced_under_load_and_no_call_fail
     // One site: nothing is in between, but gateways listen to one another.
     let links = Arc::new(Links::start(["here"], seed).unwrap());
     let here = |count| vec!["here".to_owned(); count];
-    let age = ["--tls-connection-seconds", CONNECTION_SECONDS].map(str::to_owned).to_vec();
     let cluster = Cluster::start(ClusterOptions {
         gateways: 2,
         placement: Some(Placement { links, nodes: here(3), gateways: here(2) }),
         secured: true,
-        node_args: age.clone(),
-        gateway_args: age,
         ..ClusterOptions::default()
     })
     .await
@@ -120,29 +111,25 @@ async fn certificates_and_the_authority_are_replaced_under_load_and_no_call_fail
     until_taken_up(&cluster, before).await;
     load.progress(100, PROGRESS).await.unwrap();
 
-    let short = valid_for(SHORT);
-    certificates.renew(short).await.unwrap();
-    until_all_show(&cluster, short).await;
-    load.progress(100, PROGRESS).await.unwrap();
-
-    let long = valid_for(time::Duration::DAY * 2);
-    certificates.renew(long).await.unwrap();
-    until_all_show(&cluster, long).await;
-    load.progress(100, PROGRESS).await.unwrap();
+    // Twice: the second ones replace certificates of the new CA.
+    for days in [2, 3] {
+        let lifetime = valid_for(time::Duration::DAY * days);
+        certificates.renew(lifetime).await.unwrap();
+        until_all_show(&cluster, lifetime).await;
+        load.progress(100, PROGRESS).await.unwrap();
+    }
 
     let before = taken_up(&cluster).await;
     certificates.end_old_authorities().await.unwrap();
     until_taken_up(&cluster, before).await;
     load.progress(100, PROGRESS).await.unwrap();
 
-    // Streams that have no end were begun with certificates that end now.
-    eventually("the short certificates have expired", PROGRESS, async || {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        (now > seconds(short.not_after)).then_some(())
-    })
-    .await
-    .unwrap();
-    load.progress(300, PROGRESS).await.unwrap();
+    // Everybody connects anew to one node, and it to everybody: only certificates of the new CA are taken now.
+    let node = cluster.node(1);
+    assert!(node.service().stop(STOP_DEADLINE).await.unwrap().success());
+    node.service().start().unwrap();
+    node.service().wait_ready().await.unwrap();
+    load.progress(200, PROGRESS).await.unwrap();
     let summary = load.finish(&cluster).await.unwrap();
     eprintln!("rotation: {summary:?}");
     assert_eq!(summary.unknown, 0, "a call failed while certificates were replaced");
