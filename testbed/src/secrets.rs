@@ -120,6 +120,7 @@ fn printed(piece: &[u8]) -> Vec<(Form, Vec<u8>)> {
         text.pop();
         text.into_bytes()
     };
+    // As in `b"..."`.
     let escaped = format!("{:?}", Bytes::copy_from_slice(piece));
     let mut forms = vec![
         (Form::Raw, piece.to_vec()),
@@ -127,7 +128,7 @@ fn printed(piece: &[u8]) -> Vec<(Form, Vec<u8>)> {
         (Form::HexUpper, hex::encode_upper(piece).into_bytes()),
         (Form::HexList, list(|text, byte| _ = write!(text, "{byte:02x}"))),
         (Form::List, list(|text, byte| _ = write!(text, "{byte}"))),
-        (Form::Escaped, escaped["b\"".len()..escaped.len() - 1].as_bytes().to_vec()),
+        (Form::Escaped, escaped.as_bytes()[2..escaped.len() - 1].to_vec()),
     ];
     for alphabet in [b"+/", b"-_"] {
         // Three bytes make four letters: where it stands in something longer decides which.

@@ -99,8 +99,7 @@ pub async fn ordered_group(world: &World, people: &People, secrets: &mut Secrets
 pub async fn key_packages_and_welcomes(world: &World, people: &People, secrets: &mut Secrets) {
     let People { ann, dan, .. } = people;
     dan.publish_key_packages().await.unwrap();
-    let claim =
-        ClaimKeyPackageRequest { client_id: dan.id().to_bytes(), claim_id: Bytes::from_static(b"claim") };
+    let claim = ClaimKeyPackageRequest { client_id: dan.id().to_bytes(), claim_id: Bytes::new() };
     let claimed = world.transport("mallory", 2).claim_key_package(claim).await.unwrap();
     assert!(secrets.add("a KeyPackage", &claimed.key_package.unwrap().key_package) > 0);
     let group = ann.create_group(NewGroup::default()).await.unwrap();
