@@ -2,14 +2,12 @@
 
 use bytes::Bytes;
 use concordat_proto::log::v1::BranchEntry;
-use group_log::{
-    Head,
-    fork::{ForkState, GatewayId},
-};
+use group_log::fork::{ForkState, GatewayId};
 use prost::Message;
 
 use super::{
     branches::{LAST_GROUP, OpenRow},
+    heads,
     keys::{RowKey, trailing_name},
     payload::Payloads,
     place::ReportedAt,
@@ -131,9 +129,7 @@ impl ShardReader {
     /// Gateways whose acknowledgement is missing for something in a group's log to become stable.
     pub fn holding_back(&self, group: &[u8]) -> Result<Vec<GatewayId>, StorageError> {
         self.read(|rows| {
-            let Some(head) = get_as(rows, &RowKey::Head { group }, |row| Head::decode(&row))? else {
-                return Ok(Vec::new());
-            };
+            let Some(head) = heads::head(rows, group)? else { return Ok(Vec::new()) };
             let fork = get_as(rows, &RowKey::Fork { group }, |row| ForkState::decode(&row))?;
             fork.unwrap_or_default().holding_back(head.epoch, |seq| {
                 let row = get_as(rows, &RowKey::Record { group, seq }, |row| RecordRow::decode(&row))?;
