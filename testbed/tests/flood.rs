@@ -34,17 +34,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, transport::Channel};
 
 /// A second, at the gateway: each client's entries, and each group's.
-const CLIENT_ENTRIES: u64 = 500;
-const GROUP_ENTRIES: u64 = 1000;
+const CLIENT_ENTRIES: u64 = 50;
+const GROUP_ENTRIES: u64 = 100;
 const FLOODERS: u64 = 4;
-/// Each flooder sends so many in a row, so often: four times what it may.
-const FLOOD_BATCH: usize = 100;
+/// Each flooder sends so many in a row, so often: ten times what it may.
+const FLOOD_BATCH: usize = 25;
 const FLOOD_EVERY: Duration = Duration::from_millis(50);
 /// How often somebody says something in the other group.
-const TALK_EVERY: Duration = Duration::from_millis(10);
+const TALK_EVERY: Duration = Duration::from_millis(25);
 /// Turns with and without the flood, one after the other: whatever else this machine does concerns both.
 const TURNS: usize = 6;
-const TURN_ENTRIES: usize = 150;
+const TURN_ENTRIES: usize = 60;
 /// By this much the median may be longer while there is a flood, which after all shares the processors.
 const SLOWER_AT_MOST: f64 = 3.0;
 const PATIENCE: Duration = Duration::from_secs(60);
