@@ -34,12 +34,14 @@ fn logs(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Everything that lies below `dir`, one after another.
+/// What is stored below `dir`, one after another, without the room that files have reserved.
 fn data(dir: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        bytes.extend(if path.is_dir() { data(&path) } else { fs::read(&path).unwrap() });
+        let mut more = if path.is_dir() { data(&path) } else { fs::read(&path).unwrap() };
+        more.truncate(more.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        bytes.append(&mut more);
     }
     bytes
 }
@@ -98,7 +100,12 @@ async fn what_groups_and_clients_are_called_and_say_is_in_no_log_and_no_metric()
             |line: &str| line.contains(target) && ["DEBUG", "TRACE"].iter().any(|l| line.contains(l));
         assert!(printed.lines().any(is_shown), "the filter was not open for {target}");
     }
-    let stored = data(&dir);
+    let stored: Vec<u8> = fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .flat_map(|path| data(&path))
+        .collect();
     let on_disk = secrets.find(&stored);
     for what in [
         "the id of an ordered group",
