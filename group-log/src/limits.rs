@@ -50,6 +50,9 @@ pub const MAX_TURN_MS: u32 = 24 * 60 * 60 * 1000;
 /// Clients in one [`Turns::order`](crate::Turns::order).
 pub const MAX_TURN_MEMBERS: usize = 1024;
 
+/// How many turns ahead is looked for that of somebody who has to wait. Whoever comes later asks again after as many.
+pub const TURNS_AHEAD: u32 = 64;
+
 /// How far back, in entries of the group, a proposal, an application message or a policy change is recognised when it is
 /// submitted again. Commits, the create and the close are recognised forever.
 pub const DEDUPE_WINDOW: u64 = 4096;

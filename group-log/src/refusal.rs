@@ -67,7 +67,8 @@ pub enum Refusal {
         holder: u32,
         /// How much longer that turn lasts if nobody commits, in milliseconds.
         left_ms: u64,
-        /// How long to wait before it is worth trying again, in milliseconds: less than a turn, because turns end early.
+        /// How long until the author's own turn if nobody commits, in milliseconds; of an author that is not in the order, until the next
+        /// turn. A turn ends early by a commit, which decides this one, or by a change of the policy: both are in the log.
         retry_after_ms: u64,
     },
     /// Longer than allowed.

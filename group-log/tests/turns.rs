@@ -7,7 +7,7 @@ mod support;
 
 use group_log::{
     Content, Decision, GroupKind, Head, Limits, MemoryLog, Offer, Policy, Refusal, Submission, Turn, Turns,
-    limits::{MAX_TURN_MEMBERS, MAX_TURN_MS, MIN_TURN_MS},
+    limits::{MAX_TURN_MEMBERS, MAX_TURN_MS, MIN_TURN_MS, TURNS_AHEAD},
 };
 use proptest::{collection::vec, prelude::*};
 use support::{client, commit, create, create_as, policy, seeded, submission};
@@ -138,7 +138,17 @@ impl World {
                 assert!(!expected, "{by} was to commit");
                 assert_eq!(holder as usize, self.oracle.at);
                 assert_eq!(left_ms, self.oracle.left as u64);
-                assert!((1..=left_ms).contains(&retry_after_ms));
+                // At the clock's own pace, and not while it is behind.
+                if self.oracle.behind == 0 {
+                    let place = self.oracle.order.iter().position(|name| *name == by);
+                    let own_at = |ms: u64| {
+                        let mut later = self.oracle.clone();
+                        later.wait(ms as i64);
+                        place == Some(later.at)
+                    };
+                    assert!(retry_after_ms >= left_ms && !own_at(retry_after_ms - 1));
+                    assert_eq!(own_at(retry_after_ms), place.is_some(), "the time of its own turn");
+                }
             }
             other => panic!("{by} got {other:?}"),
         }
@@ -260,12 +270,33 @@ fn an_absent_members_turn_expires() {
     let mut world = World::new();
     world.step(Step::Order(&["ann", "bob"]));
     let late = world.submit("bob", commit("b"), false).1;
-    let expected = Refusal::NotYourTurn { holder: 0, left_ms: 100, retry_after_ms: 25 };
+    let expected = Refusal::NotYourTurn { holder: 0, left_ms: 100, retry_after_ms: 100 };
     assert_eq!(late, Decision::Refused(expected));
     world.step(Step::Wait(99));
     assert!(matches!(world.submit("bob", commit("b"), false).1, Decision::Refused(_)));
     world.step(Step::Wait(1));
     assert!(matches!(world.submit("bob", commit("b"), false).1, Decision::Accepted(_)), "the same bytes");
+}
+
+#[test]
+fn whoever_waits_is_told_the_time_of_its_own_turn_as_far_as_is_looked_ahead() {
+    let order: Vec<_> = (0..MAX_TURN_MEMBERS).map(|n| client(&n.to_string())).collect();
+    let content =
+        Content::PolicyChange { policy: Policy::default(), turns: Some(Turns { turn_ms: TURN_MS, order }) };
+    let mut world = World::new();
+    world.submit("ann", content, false);
+    world.now += 10;
+    let mut told = |author: &str| match world.submit(author, commit(author), false).1 {
+        Decision::Refused(Refusal::NotYourTurn { holder: 0, left_ms: 90, retry_after_ms }) => retry_after_ms,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told("1"), 90);
+    assert_eq!(told("2"), 190);
+    assert_eq!(told(&TURNS_AHEAD.to_string()), 90 + u64::from(TURNS_AHEAD - 1) * 100);
+    let further = 90 + u64::from(TURNS_AHEAD) * 100;
+    assert_eq!(told(&(TURNS_AHEAD + 1).to_string()), further);
+    assert_eq!(told(&(MAX_TURN_MEMBERS - 1).to_string()), further, "it asks again then");
+    assert_eq!(told("nobody"), further);
 }
 
 #[test]

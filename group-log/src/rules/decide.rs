@@ -5,9 +5,10 @@ use crate::{
     content::{CommitRef, Content, Create, EntryKind, Record, Submission},
     hash::{create_state_id, entry_id},
     head::Head,
-    ids::{EntryId, StateId},
+    ids::{ClientId, EntryId, StateId},
+    limits::TURNS_AHEAD,
     refusal::Refusal,
-    turns::{Offer, only_mls},
+    turns::{Offer, Turn, only_mls},
     view::{ReadError, View},
 };
 
@@ -102,8 +103,21 @@ fn out_of_turn<V: View>(
         return Ok(None);
     }
     let left_ms = turn.left_ms(offer.at_ms);
-    let retry_after_ms = left_ms.min(u64::from(turn.turn_ms).div_ceil(4));
+    let retry_after_ms = left_ms + turns_between(view, turn, &submission.author)? * u64::from(turn.turn_ms);
     Ok(Some(Refusal::NotYourTurn { holder: turn.index, left_ms, retry_after_ms }))
+}
+
+/// How many turns of others come between this one and the next of `author`, as far as is looked ahead. None if it is not in the order:
+/// that may change.
+fn turns_between<V: View>(view: &V, turn: Turn, author: &ClientId) -> Result<u64, ReadError<V::Error>> {
+    let others = turn.members - 1;
+    for ahead in 0..others.min(TURNS_AHEAD) {
+        let index = (u64::from(turn.index) + 1 + u64::from(ahead)) % u64::from(turn.members);
+        if view.turn_holder(index as u32)?.as_ref() == Some(author) {
+            return Ok(ahead.into());
+        }
+    }
+    Ok(if others > TURNS_AHEAD { TURNS_AHEAD.into() } else { 0 })
 }
 
 /// Proposals, application messages, policy changes and the close: recognised by their id first, then held against the head.

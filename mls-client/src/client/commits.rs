@@ -176,7 +176,10 @@ impl Client {
             self.persist(|| create().map(|answer| answer.map(Outcome::Accepted)).boxed()).await
         } else {
             let request = wire::submit_pending(pending);
-            self.persist(|| self.transport().submit(request.clone())).await
+            match self.submit_in_turn(group, state, &request).await? {
+                Some(answer) => answer,
+                None => return Ok(self.record(group)?.resolution_of(state)),
+            }
         };
         match answer {
             Ok(Outcome::Accepted(accepted)) => {

@@ -5,6 +5,7 @@ mod change;
 mod commits;
 mod counters;
 mod create;
+mod in_turn;
 mod inbox;
 mod key_packages;
 mod messages;
