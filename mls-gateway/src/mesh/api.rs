@@ -139,21 +139,21 @@ impl DimlsApi {
         }
         let item = check(&id, &setup, item)?;
         let seq = item.seq;
-        let stored = on_disk(self.store()?, move |store| store.insert(&[(id, item)])).await?;
+        let stored = on_disk(self.store()?, move |store| store.submit(id, item)).await?;
         let refused = |reason, message: &str, facts: [(&str, String); 2]| {
             Err(GatewayError::Refused(convert::refused(reason, format_args!("{message}"), facts)))
         };
         metrics::mesh_items("client", 1);
-        match stored.first() {
-            Some(Stored::Kept { contiguous }) => Ok(*contiguous),
+        match stored {
+            Stored::Kept { contiguous } => Ok(contiguous),
             // It was here, and was delivered or can be delivered by nobody.
-            Some(Stored::Dropped) => Ok(seq),
-            Some(Stored::TooFar { contiguous }) => refused(
+            Stored::Dropped => Ok(seq),
+            Stored::TooFar { contiguous } => refused(
                 Reason::EpochAhead,
                 "too many items are missing in front of it, or there is no room for it to wait for them; submit those first",
                 [("expected", (contiguous + 1).to_string()), ("got", seq.to_string())],
             ),
-            Some(Stored::Conflict) | None => refused(
+            Stored::Conflict => refused(
                 Reason::WrongState,
                 "another item has this number; was the client's state restored from a copy?",
                 [("expected", "the item with this number".into()), ("got", "another one".into())],
@@ -169,9 +169,11 @@ impl DimlsApi {
     ) -> Result<(), GatewayError> {
         let mut marks = self.store()?.marks();
         let mut told_caught_up = false;
+        let mut seen = 0;
         loop {
-            marks.borrow_and_update();
-            let streams = on_disk(self.store()?, move |store| store.streams(&id)).await?;
+            let newest = *marks.borrow_and_update();
+            let streams = on_disk(self.store()?, move |store| store.streams(&id, seen)).await?;
+            let mut read_all = true;
             let mut moved = false;
             for (owner, stream) in &streams {
                 let read = cursor.entry(owner.clone()).or_default();
@@ -188,8 +190,10 @@ impl DimlsApi {
                         on_disk(self.store()?, move |store| store.read(&id, &who, from, to, PAGE_ITEMS))
                             .await?;
                     // Dropped in the meantime: the next round says so.
-                    let Some(first) = page.first().filter(|first| first.seq == from) else { break };
-                    debug_assert_eq!(first.seq, from);
+                    if page.first().is_none_or(|first| first.seq != from) {
+                        read_all = false;
+                        break;
+                    }
                     for item in page {
                         *read = item.seq;
                         moved = true;
@@ -199,7 +203,11 @@ impl DimlsApi {
                     }
                 }
             }
-            if !moved && !std::mem::replace(&mut told_caught_up, true) {
+            // What has changed since is looked at again in the next round.
+            if read_all {
+                seen = newest;
+            }
+            if !moved && read_all && !std::mem::replace(&mut told_caught_up, true) {
                 let position =
                     |(owner, seq): (&ClientId, &u64)| StreamPosition { owner: owner.to_bytes(), seq: *seq };
                 let positions = cursor.iter().map(position).collect();

@@ -50,12 +50,16 @@ impl Exchange {
             let newest = *marks.borrow_and_update();
             while after < newest {
                 let changes = on_disk(&self.store, move |store| store.changes(after, WATCH_PAGE)).await?;
+                let just_came = self.store.recent(after, changes.mark).into_iter();
+                let items = just_came
+                    .map(|(id, item)| FetchResponse { dgroup_id: id.to_bytes(), item: Some(item.into()) });
                 after = changes.mark;
                 let answer = WatchResponse {
                     storage_id: storage_id.clone(),
                     mark: after,
                     setups: changes.setups,
                     streams: changes.streams.iter().map(state).collect(),
+                    items: items.collect(),
                 };
                 if answers.send(Ok(answer)).await.is_err() {
                     return Ok(());

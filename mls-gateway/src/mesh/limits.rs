@@ -24,6 +24,10 @@ pub const STORE_BATCH_ITEMS: usize = 256;
 pub const STORE_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Events that wait for a slow reader.
 pub const EVENTS_MAX: usize = 64;
+/// Items that go to watching gateways with the news of them. What has been pushed out by later ones is fetched.
+pub const RECENT_ITEMS: usize = 256;
+/// Bytes of those.
+pub const RECENT_BYTES: usize = 1024 * 1024;
 /// States of streams in one answer to a watcher.
 pub const WATCH_PAGE: usize = 1000;
 /// Ranges in one fetch.

@@ -1,7 +1,7 @@
 //! DiMLS groups at a gateway: kept on its own disk, brought to other gateways whenever there is a way, without any cluster.
 //!
 //! [`stream`] is the rule of one stream, pure; [`store`] keeps streams; [`check`] says what belongs in them. [`api`] serves clients,
-//! [`exchange`] other gateways, and [`link`] pulls from them. [`keep`] puts storage and links together, for a gateway in front of a cluster
+//! [`exchange`] other gateways, and [`link`] pulls from them by the rules of [`pull`]. [`keep`] puts storage and links together, for a gateway in front of a cluster
 //! as well as for one without, which [`server`] is.
 
 pub mod api;
@@ -11,6 +11,8 @@ pub mod exchange;
 pub mod keep;
 pub mod limits;
 pub mod link;
+pub mod pull;
+mod recent;
 mod rows;
 pub mod server;
 pub mod store;

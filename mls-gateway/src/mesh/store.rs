@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::{
     check::Item,
     limits::{DGROUPS_MAX, ITEM_OVERHEAD_BYTES, PAGE_BYTES},
+    recent::Recent,
     rows,
     stream::Stream,
 };
@@ -105,6 +106,8 @@ pub struct MeshStore {
     storage_id: [u8; 16],
     bounds: Bounds,
     mark: watch::Sender<u64>,
+    /// What clients have just submitted here.
+    recent: Mutex<Recent>,
 }
 
 impl MeshStore {
@@ -119,7 +122,8 @@ impl MeshStore {
             db.query_row("SELECT id, mark FROM storage", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let bytes: u64 = db.query_row("SELECT bytes FROM storage", [], |row| row.get(0))?;
         metrics::mesh_bytes(bytes);
-        Ok(Arc::new(MeshStore { db: Mutex::new(db), storage_id, bounds, mark: watch::Sender::new(mark) }))
+        let (db, mark, recent) = (Mutex::new(db), watch::Sender::new(mark), Mutex::default());
+        Ok(Arc::new(MeshStore { db, storage_id, bounds, mark, recent }))
     }
 
     /// Names this storage.
@@ -135,7 +139,7 @@ impl MeshStore {
     /// Keeps a DGroup.
     pub fn create(&self, setup: &Setup) -> Result<DgroupId, StoreError> {
         let id = setup.id();
-        self.transaction(|tx, mark| {
+        let work = |tx: &Transaction<'_>, mark: u64| {
             let known: bool =
                 tx.query_row("SELECT EXISTS (SELECT 1 FROM dgroups WHERE id = ?1)", [id.0], |r| r.get(0))?;
             if known {
@@ -156,7 +160,8 @@ impl MeshStore {
                 )?;
             }
             Ok(true)
-        })?;
+        };
+        self.transaction(work, |_| {})?;
         Ok(id)
     }
 
@@ -179,11 +184,27 @@ impl MeshStore {
         rows.map(|row| Ok(row?.into())).collect()
     }
 
-    /// Stores items of known DGroups. The answers are in their order.
+    /// Stores items of known DGroups that another gateway has. The answers are in their order.
     pub fn insert(&self, items: &[(DgroupId, Item)]) -> Result<Vec<Stored>, StoreError> {
+        self.insert_then(items, |_| {})
+    }
+
+    /// Stores an item that a client has submitted here. Other gateways get it with the news of it.
+    pub fn submit(&self, dgroup: DgroupId, item: Item) -> Result<Stored, StoreError> {
+        let items = [(dgroup, item)];
+        let news = |mark| self.recent.lock().push(mark, &items[0]);
+        let answer = self.insert_then(&items, news)?.pop();
+        answer.ok_or(StoreError::Damaged("an item without an answer"))
+    }
+
+    fn insert_then(
+        &self,
+        items: &[(DgroupId, Item)],
+        then: impl FnOnce(u64),
+    ) -> Result<Vec<Stored>, StoreError> {
         let bounds = self.bounds;
         let (mut answers, mut dropped) = (Vec::with_capacity(items.len()), 0);
-        self.transaction(|tx, mark| {
+        let work = |tx: &Transaction<'_>, mark: u64| {
             let mut changed = false;
             for (dgroup, item) in items {
                 let (stored, new) = rows::insert(tx, dgroup, item, mark, &bounds, &mut dropped)?;
@@ -194,14 +215,20 @@ impl MeshStore {
                 rows::keep_total(tx, mark, &bounds, &mut dropped)?;
             }
             Ok(changed)
-        })?;
+        };
+        self.transaction(work, then)?;
         metrics::mesh_dropped(dropped);
         Ok(answers)
     }
 
+    /// What clients submitted here after one mark, up to another one; only what is recent.
+    pub fn recent(&self, after: u64, to: u64) -> Vec<(DgroupId, Item)> {
+        self.recent.lock().between(after, to)
+    }
+
     /// The items in front of `first` are gone everywhere: the stream goes on from there.
     pub fn skip_to(&self, dgroup: &DgroupId, owner: &ClientId, first: u64) -> Result<(), StoreError> {
-        self.transaction(|tx, mark| {
+        let work = |tx: &Transaction<'_>, mark: u64| {
             let (stream, bytes) = rows::load(tx, dgroup, owner)?;
             if first <= stream.last + 1 {
                 return Ok(false);
@@ -217,14 +244,19 @@ impl MeshStore {
             let stream = rows::advance(tx, dgroup, owner, Stream { first, last: first - 1 })?;
             rows::save(tx, dgroup, owner, stream, bytes.saturating_sub(gone), mark)?;
             Ok(true)
-        })
+        };
+        self.transaction(work, |_| {})
     }
 
-    /// Every stream of a DGroup that has begun.
-    pub fn streams(&self, dgroup: &DgroupId) -> Result<BTreeMap<ClientId, Stream>, StoreError> {
+    /// Every stream of a DGroup that has changed after a mark; after 0: that has begun.
+    pub fn streams(&self, dgroup: &DgroupId, after: u64) -> Result<BTreeMap<ClientId, Stream>, StoreError> {
         let db = self.db.lock();
-        let mut query = db.prepare_cached("SELECT owner, first, last FROM streams WHERE dgroup = ?1")?;
-        let rows = query.query_map([dgroup.0], |row| {
+        // Whoever follows a DGroup asks after every change, so what has changed is little.
+        let mut query = db.prepare_cached(match after {
+            0 => "SELECT owner, first, last FROM streams WHERE dgroup = ?1 AND mark > ?2",
+            _ => "SELECT owner, first, last FROM streams INDEXED BY streams_by_mark WHERE mark > ?2 AND dgroup = ?1",
+        })?;
+        let rows = query.query_map(params![dgroup.0, after], |row| {
             Ok((row.get::<_, Vec<u8>>(0)?, Stream { first: row.get(1)?, last: row.get(2)? }))
         })?;
         rows.map(|row| {
@@ -305,10 +337,12 @@ impl MeshStore {
         Ok(self.db.lock().query_row("SELECT bytes FROM storage", [], |row| row.get(0))?)
     }
 
-    /// Runs `work` with the mark of its changes. It says whether there are any.
+    /// Runs `work` with the mark of its changes. It says whether there are any; if so, `then` is called when they are on disk and before
+    /// anybody is told.
     fn transaction(
         &self,
         work: impl FnOnce(&Transaction<'_>, u64) -> Result<bool, StoreError>,
+        then: impl FnOnce(u64),
     ) -> Result<(), StoreError> {
         let mut db = self.db.lock();
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -320,6 +354,7 @@ impl MeshStore {
         let bytes: u64 = tx.query_row("SELECT bytes FROM storage", [], |row| row.get(0))?;
         tx.commit()?;
         metrics::mesh_bytes(bytes);
+        then(mark);
         self.mark.send_replace(mark);
         Ok(())
     }

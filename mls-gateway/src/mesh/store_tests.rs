@@ -166,3 +166,39 @@ fn what_is_kept_is_counted_through_drops_skips_and_restarts() {
     drop(store);
     assert_eq!(MeshStore::open(dir.path(), bounds, [2; 16]).unwrap().bytes().unwrap(), before);
 }
+
+#[test]
+fn what_a_client_submits_goes_with_the_news_and_what_a_gateway_brings_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MeshStore::open(dir.path(), WIDE, [1; 16]).unwrap();
+    store.create(&setup()).unwrap();
+    let submit = |seq| {
+        let (dgroup, item) = item("ann", seq, 10);
+        store.submit(dgroup, item).unwrap()
+    };
+    let before = *store.marks().borrow();
+    assert_eq!(submit(1), Stored::Kept { contiguous: 1 });
+    store.insert(&[item("bob", 1, 10)]).unwrap();
+    // The same again is no news.
+    assert_eq!(submit(1), Stored::Kept { contiguous: 1 });
+    submit(2);
+    let newest = *store.marks().borrow();
+    let pushed: Vec<_> = store.recent(before, newest).into_iter().map(|(_, item)| item.seq).collect();
+    assert_eq!(pushed, [1, 2]);
+    assert!(store.recent(newest, u64::MAX).is_empty());
+}
+
+#[test]
+fn a_reader_that_follows_is_told_of_the_streams_that_have_changed_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MeshStore::open(dir.path(), WIDE, [1; 16]).unwrap();
+    store.create(&setup()).unwrap();
+    store.insert(&[item("ann", 1, 10)]).unwrap();
+    let mark = *store.marks().borrow();
+    store.insert(&[item("bob", 1, 10)]).unwrap();
+    let owners =
+        |after| -> Vec<ClientId> { store.streams(&setup().id(), after).unwrap().into_keys().collect() };
+    assert_eq!(owners(0), ["ann", "bob"].map(|name| ClientId::new(name).unwrap()));
+    assert_eq!(owners(mark), [ClientId::new("bob").unwrap()]);
+    assert!(owners(mark + 1).is_empty());
+}
