@@ -132,7 +132,10 @@ async fn round<R: Records>(
 ) -> Result<(), End> {
     let (setup, id, cursor) = {
         let session = shared.lock();
-        (session.setup().clone(), session.id(), session.cursor())
+        // What this client made itself is not needed again. What another may have made in its name is told.
+        let own = (session.client_id().clone(), session.made());
+        let cursor = session.cursor().into_iter().chain([own]).collect::<Vec<_>>();
+        (session.setup().clone(), session.id(), cursor)
     };
     remote.create(&setup).await?;
     let mut told: BoxStream<'static, _> = remote.subscribe(&id, &cursor).await?;

@@ -212,4 +212,39 @@ mod tests {
         );
         assert!(large.stored_following_all_bytes() > 8 * large.stored_own_bytes);
     }
+
+    /// Ids and ratchets make messages of the same kind differ by a few bytes.
+    fn is_about(documented: usize, measured: usize) -> bool {
+        documented.abs_diff(measured) * 50 <= measured
+    }
+
+    #[test]
+    fn the_costs_in_the_documentation_are_those_that_are_measured() {
+        const DOCS: &str = include_str!("../../../docs/dimls.md");
+        for members in [4, 16] {
+            let row = DOCS.lines().find(|line| line.starts_with(&format!("| {members} | "))).unwrap();
+            let documented: Vec<usize> =
+                row.split('|').filter_map(|cell| cell.trim().parse().ok()).skip(1).collect();
+            let m = measure(members).unwrap();
+            let measured = [
+                m.update_bytes,
+                m.acknowledge_one_bytes,
+                m.acknowledge_all_bytes,
+                m.replace_commit_bytes,
+                m.replace_welcome_bytes,
+                m.message_bytes,
+                m.heal_one_bytes(),
+                m.stored_own_bytes,
+                m.stored_following_all_bytes(),
+            ];
+            assert_eq!(documented.len(), measured.len(), "{row}");
+            for (documented, measured) in documented.iter().zip(measured) {
+                assert!(is_about(*documented, measured), "{measured} in place of {documented} in {row}");
+            }
+            // What `Policy` says of an acknowledgement.
+            assert!(is_about(280, m.acknowledge_one_bytes));
+            let further = (m.acknowledge_all_bytes - m.acknowledge_one_bytes) / (m.followed - 1);
+            assert_eq!(further, 88, "bytes of each further PSK");
+        }
+    }
 }

@@ -338,3 +338,7 @@ impl<R: Records> Session<R> {
         Ok(Event::Message(message))
     }
 }
+
+#[cfg(test)]
+#[path = "owner_tests.rs"]
+mod owner_tests;

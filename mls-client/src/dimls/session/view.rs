@@ -87,6 +87,11 @@ impl<R: Records> Session<R> {
         &self.setup
     }
 
+    /// How many items this client has made: the number of the last one in its stream.
+    pub fn made(&self) -> u64 {
+        self.record.next_own - 1
+    }
+
     /// The epoch that the last own UPDATE began.
     pub fn own_update(&self) -> u64 {
         self.graph.updated(self.me)
