@@ -1,6 +1,10 @@
 //! A plain DeMLS group beside the DGroup, at those of the gateways that stand in front of a cluster: the same endpoints, over the same links.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use mls_client::{
@@ -8,12 +12,19 @@ use mls_client::{
     Options, Randomness, Running, Status, Store,
 };
 use testbed::wait::until;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 /// How long somebody waits for an answer. What has none by then goes on in the background.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// How long joining may take.
-const JOIN: Duration = Duration::from_secs(60);
+/// How long setting up may take, on however busy a machine.
+const JOIN: Duration = Duration::from_secs(300);
+/// The group has not changed for so long: it never will.
+const STANDSTILL: Duration = Duration::from_secs(180);
+/// Between two looks at the group.
+const LOOK: Duration = Duration::from_millis(200);
 /// More than anybody says.
 const ALL: usize = 100_000;
 
@@ -36,7 +47,8 @@ impl Beside {
             Identity::create(&mut store, id.clone(), DEFAULT_CIPHERSUITE)?;
             let transport = Arc::new(GrpcTransport::new(&format!("http://{gateway}"), &id)?);
             let rng = Randomness::from_seed(seed ^ number as u64);
-            let client = Client::new(store, transport, Options::default(), rng)?;
+            let client =
+                Client::new(store, transport, Options { patience: JOIN, ..Options::default() }, rng)?;
             client.publish_key_packages().await?;
             let running = client.start();
             members.push((client, running));
@@ -103,6 +115,20 @@ impl Beside {
             })
     }
 
+    /// Waits until it is settled and everybody has read everything, as long as anything changes.
+    pub(crate) async fn settle(&self) -> anyhow::Result<()> {
+        let (mut last, mut changed) = (String::new(), Instant::now());
+        while !self.is_settled() || self.missing() > 0 {
+            let now = format!("{}; {} readings missing", self.what_is_left(), self.missing());
+            if now != last {
+                (last, changed) = (now, Instant::now());
+            }
+            anyhow::ensure!(changed.elapsed() < STANDSTILL, "nothing has changed for {STANDSTILL:?}: {last}");
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
     /// How many readings are missing: everybody has to read everything.
     pub(crate) fn missing(&self) -> usize {
         let lacks = |client: &Client| {
@@ -120,7 +146,7 @@ impl Beside {
     }
 
     /// What keeps it from being settled.
-    pub(crate) fn what_is_left(&self) -> String {
+    fn what_is_left(&self) -> String {
         let tell = |view: &GroupView| {
             format!(
                 "{:?} seq {} epoch {} outbox {} pending {} provisional {} repairing {} states {}",

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 /// How long a gateway may take to listen.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(180);
 /// One way over any link.
 const DELAY: Duration = Duration::from_millis(20);
 /// The first gateways stand in front of the cluster, whose only node is at the first one.

@@ -1,12 +1,19 @@
 //! An owner that tries to write in another's Send Group, in every way that a client has.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use mls_client::{
     Security,
     dimls::{Item, remote::Remote},
 };
 
+use tokio::time::sleep;
+
 use crate::members::Members;
+
+/// Before an attempt that had no answer is made again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What was tried, and what the gateway answered.
 pub(crate) struct Attack {
@@ -50,7 +57,14 @@ pub(crate) async fn try_everything(members: &Members, gateways: &[String]) -> an
     ];
     let mut attacks = Vec::new();
     for (what, item) in attempts {
-        let refused = remote.submit(&members.id(), &item).await.err().map(|error| error.to_string());
+        let refused = loop {
+            match remote.submit(&members.id(), &item).await {
+                Ok(_) => break None,
+                // No answer is no refusal.
+                Err(error) if error.is_temporary() => sleep(PAUSE).await,
+                Err(error) => break Some(error.to_string()),
+            }
+        };
         attacks.push(Attack { what, refused });
     }
     Ok(attacks)

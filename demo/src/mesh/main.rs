@@ -6,6 +6,7 @@ mod beside;
 mod gateways;
 mod intruder;
 mod members;
+mod pace;
 mod proof;
 mod schedule;
 
@@ -32,8 +33,6 @@ const GATEWAYS: usize = 7;
 const MEMBERS: usize = 12;
 /// The member that stays away.
 const AWAY: usize = MEMBERS - 1;
-/// How long anything may take that has to happen in the end.
-const PATIENCE: Duration = Duration::from_secs(120);
 const HOUR: u64 = 3_600_000;
 
 /// Seven gateways, links that come and go, twelve members in one DGroup and a DeMLS group beside it.
@@ -113,50 +112,38 @@ async fn play(dir: &std::path::Path, seed: u64, times: &Times) -> anyhow::Result
     // Nobody is taken for gone before everybody has come.
     let patient = Policy { offline_after_ms: 10 * HOUR, ..times.policy };
     let mut members = Members::start(MEMBERS, gateways.addresses(), dir, patient)?;
-    members.wait("everybody is in everybody's Send Group", PATIENCE, Members::complete).await?;
+    members.wait("everybody is in everybody's Send Group", Members::apart).await?;
     said(&format!("all {MEMBERS} members are in all {MEMBERS} Send Groups"));
     members.stays_away(AWAY);
     members.policy(times.policy)?;
     said(&format!("{} stays away from now on, the others talk", members.name(AWAY)));
-    members.talk(times.talk, PATIENCE, AWAY, |round| beside.act(round)).await?;
+    members.talk(times.talk, AWAY, |round| beside.act(round)).await?;
     said(&format!("{} was removed by all others, each in its own Send Group", members.name(AWAY)));
-    // From now on they say less, and a busy machine makes them late.
+    // From now on they say less.
     members.policy(patient)?;
     let attacks = intruder::try_everything(&members, gateways.addresses()).await?;
-    members.wait("nobody has lost a Send Group", PATIENCE, |members| members.nobody_lost(AWAY)).await?;
+    members.wait("nobody has lost a Send Group", |members| members.lost(AWAY)).await?;
     // The last UPDATEs, so that there are latest ones. And after the removal nothing is for the removed any more.
     members.policy(Policy { replace_every_ms: HOUR, offline_after_ms: 10 * HOUR, ..times.policy })?;
     members.say_last_words(AWAY)?;
     members.update_all(AWAY)?;
     said("everybody has said a last word, and made a last UPDATE");
-    if let Err(error) = members
-        .wait("everything is everywhere", PATIENCE, |members| {
-            members.all_read(AWAY) && members.all_taken_in(AWAY)
-        })
-        .await
-    {
+    let everywhere = |members: &Members| members.misread(AWAY) + members.stale_pairs(AWAY);
+    if let Err(error) = members.wait("everything is everywhere", everywhere).await {
         said(&format!("NOT TRUE: {error:#}"));
     }
     members.comes_back(AWAY, gateways.addresses())?;
-    if let Err(error) = members
-        .wait("the absent member learns that it is out", PATIENCE, |members| members.knows_it_is_out(AWAY))
-        .await
-    {
+    let unknowing = |members: &Members| usize::from(!members.knows_it_is_out(AWAY));
+    if let Err(error) = members.wait("the absent member learns that it is out", unknowing).await {
         said(&format!("NOT TRUE: {error:#}"));
     }
     said("everything is everywhere, and the absent member knows that it is out");
     beside.rest().await;
     let changes = schedule.stop().await;
     gateways.only_cluster()?;
-    let settled = testbed::wait::until("the DeMLS group to be of one mind".to_owned(), PATIENCE, || {
-        beside.is_settled().then_some(())
-    });
-    if settled.await.is_err() {
-        said(&format!(
-            "NOT TRUE: the DeMLS group is not of one mind: {}; logs in {}",
-            beside.what_is_left(),
-            gateways.cluster_dir().display()
-        ));
+    if let Err(error) = beside.settle().await {
+        let logs = gateways.cluster_dir();
+        said(&format!("NOT TRUE: the DeMLS group is not of one mind: {error:#}; logs in {}", logs.display()));
     }
     said("the DeMLS group has come to rest");
     Ok(proof::report(&members, AWAY, &attacks, &beside, &changes, links.all_bytes()))

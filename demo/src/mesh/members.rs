@@ -1,7 +1,7 @@
 //! Twelve members, each with a state file of its own, at the gateways in turn.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -16,14 +16,18 @@ use mls_client::{
         remote::Remote,
     },
 };
-use service_kit::clock::{SharedClock, SystemClock};
+use service_kit::clock::{ManualClock, SharedClock, WallClock};
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::pace::{Pace, Patience, Watch};
+
 /// How often a member asks its policy.
 const PULSE: Duration = Duration::from_millis(250);
-/// Between two messages of one member.
-const PAUSE: Duration = Duration::from_millis(700);
+/// Between two messages of one member, in the members' time.
+const PAUSE_MS: u64 = 700;
+/// Between two looks at what is left to do.
+const LOOK: Duration = Duration::from_millis(100);
 /// Events that wait.
 const EVENTS: usize = 10_000;
 
@@ -31,6 +35,7 @@ const EVENTS: usize = 10_000;
 pub(crate) struct Member {
     pub(crate) id: ClientId,
     pub(crate) shared: Arc<Shared<Store>>,
+    watch: Watch,
     /// Follows the DGroup for as long as it is held.
     at_work: Option<AbortOnDropHandle<()>>,
 }
@@ -39,7 +44,9 @@ pub(crate) struct Member {
 pub(crate) struct Members {
     pub(crate) members: Vec<Member>,
     pub(crate) setup: Setup,
-    clock: SharedClock,
+    clock: ManualClock,
+    /// Moves the clock.
+    pace: Option<AbortOnDropHandle<()>>,
     /// Every message: who said it and when, by its text.
     pub(crate) said: BTreeMap<Vec<u8>, (ClientId, Instant)>,
     /// What all of them were told.
@@ -67,11 +74,12 @@ impl Members {
             (1..=count).map(|n| ClientId::new(format!("member-{n:02}"))).collect::<Result<Vec<_>, _>>()?;
         let nonce = rand::random();
         let setup = Setup::new(nonce, ids.clone(), [u16::from(DEFAULT_CIPHERSUITE)], 32)?;
-        let clock = SystemClock::shared();
+        let clock = ManualClock::at_ms(0);
         let mut all = Members {
             members: Vec::new(),
             setup: setup.clone(),
-            clock: Arc::clone(&clock),
+            clock: clock.clone(),
+            pace: None,
             said: BTreeMap::new(),
             delays: Arc::default(),
         };
@@ -80,10 +88,31 @@ impl Members {
             let mut store = Store::open(&path)?;
             let identity = Identity::create(&mut store, id.clone(), DEFAULT_CIPHERSUITE)?;
             let session = Session::create(store, identity, &setup, policy, clock.now_ms())?;
-            all.members.push(Member { id, shared: Shared::new(session), at_work: None });
+            let (shared, watch) = (Shared::new(session), Watch::of(&clock));
+            all.members.push(Member { id, shared, watch, at_work: None });
             all.comes_back(number, gateways)?;
         }
+        all.keep_pace();
         Ok(all)
+    }
+
+    /// Time passes as fast as those who are there take in what all of them send.
+    fn keep_pace(&mut self) {
+        let there = self.members.iter().filter(|member| member.at_work.is_some());
+        let there: Vec<_> = there.map(|m| (m.id.clone(), Arc::clone(&m.shared), m.watch.clone())).collect();
+        let others = there.clone();
+        let made = move || -> BTreeMap<ClientId, u64> {
+            others.iter().map(|(id, shared, _)| (id.clone(), shared.with(|session| session.made()))).collect()
+        };
+        let is_behind = move |made: &BTreeMap<ClientId, u64>, since: u64| {
+            there.iter().any(|(_, shared, watch)| {
+                let cursor = shared.with(|session| session.cursor());
+                let lacks = |(owner, seq): &(ClientId, u64)| made.get(owner).is_some_and(|made| seq < made);
+                watch.read_ms() < since || cursor.iter().any(lacks)
+            })
+        };
+        let keeper = Pace::DEMO.keep(self.clock.clone(), made, is_behind);
+        self.pace = Some(AbortOnDropHandle::new(tokio::spawn(keeper)));
     }
 
     pub(crate) fn name(&self, number: usize) -> String {
@@ -101,7 +130,8 @@ impl Members {
         let (events, mut told) = mpsc::channel(EVENTS);
         let (heard, id) = (Arc::clone(&self.delays), member.id.clone());
         let name = id.clone();
-        let (shared, clock) = (Arc::clone(&member.shared), Arc::clone(&self.clock));
+        let shared = Arc::clone(&member.shared);
+        let clock: SharedClock = Arc::new(member.watch.clone());
         member.at_work = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let listen = async {
                 while let Some(event) = told.recv().await {
@@ -125,40 +155,44 @@ impl Members {
         Ok(())
     }
 
-    /// The member is not there any more, but keeps its state.
+    /// The member is not there any more, but keeps its state. Nobody waits for it.
     pub(crate) fn stays_away(&mut self, number: usize) {
         self.members[number].at_work = None;
+        self.keep_pace();
     }
 
-    /// Waits until something holds.
-    pub(crate) async fn wait(
-        &self,
-        what: &str,
-        patience: Duration,
-        holds: impl Fn(&Members) -> bool,
-    ) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        while !holds(self) {
-            anyhow::ensure!(
-                begun.elapsed() < patience,
-                "it did not come to this in {patience:?}: {what}; {}",
-                self.what_is_left()
-            );
-            sleep(Duration::from_millis(100)).await;
+    /// Waits until nothing is `left`, for as long as anything moves.
+    pub(crate) async fn wait(&self, what: &str, left: impl Fn(&Members) -> usize) -> anyhow::Result<()> {
+        let mut patience = Patience::new();
+        loop {
+            let left = left(self);
+            if left == 0 {
+                return Ok(());
+            }
+            patience.look(left, self.progress(), self.clock.now_ms()).with_context(|| {
+                format!("it did not come to this: {what}; {left} left; {}", self.what_is_left())
+            })?;
+            sleep(LOOK).await;
         }
-        Ok(())
     }
 
-    pub(crate) fn complete(&self) -> bool {
-        self.members.iter().all(|member| {
-            member.shared.with(|session| {
-                session
-                    .view()
-                    .peers
-                    .iter()
-                    .all(|peer| peer.in_own_group && peer.entered.is_some() && !peer.lost)
-            })
-        })
+    /// Changes with everything that a member makes or takes in.
+    fn progress(&self) -> u64 {
+        let of = |member: &Member| {
+            member
+                .shared
+                .with(|session| session.made() + session.cursor().iter().map(|(_, seq)| seq).sum::<u64>())
+        };
+        self.members.iter().map(of).sum()
+    }
+
+    /// Pairs of which the one is not in the other's Send Group, or does not follow it.
+    pub(crate) fn apart(&self) -> usize {
+        let of = |member: &Member| {
+            let view = member.shared.with(|session| session.view());
+            view.peers.iter().filter(|peer| !peer.in_own_group || peer.entered.is_none() || peer.lost).count()
+        };
+        self.members.iter().map(of).sum()
     }
 
     /// What the members lack, and what they were told.
@@ -195,14 +229,23 @@ impl Members {
     pub(crate) async fn talk(
         &mut self,
         time: Duration,
-        patience: Duration,
         away: usize,
         mut beside: impl FnMut(usize),
     ) -> anyhow::Result<()> {
-        let begun = Instant::now();
+        let end = self.clock.now_ms() + time.as_millis() as u64;
+        let mut patience = Patience::new();
         let mut round = 0;
-        while begun.elapsed() < time || !self.all_removed(away) {
-            anyhow::ensure!(begun.elapsed() < patience, "the absent member is not removed in {patience:?}");
+        loop {
+            let (now, left) = (self.clock.now_ms(), self.not_removed(away));
+            if now >= end && left == 0 {
+                return Ok(());
+            }
+            patience.look(left, self.progress(), now).context("the absent member is not removed by all")?;
+            // In the members' time, so that on a slow machine they do not say more than it can carry.
+            if now < round as u64 * PAUSE_MS + (end - time.as_millis() as u64) {
+                sleep(LOOK).await;
+                continue;
+            }
             for number in (0..self.members.len()).filter(|number| *number != away) {
                 self.say(number, format!("message {round} of {}", self.name(number)))?;
             }
@@ -213,9 +256,7 @@ impl Members {
             }
             beside(round);
             round += 1;
-            sleep(PAUSE).await;
         }
-        Ok(())
     }
 
     /// Another policy for everybody.
@@ -226,19 +267,14 @@ impl Members {
         Ok(())
     }
 
-    /// Whether all that are there can read what all others that are there say.
-    pub(crate) fn nobody_lost(&self, away: usize) -> bool {
+    /// Pairs of those that are there of which the one cannot read what the other says.
+    pub(crate) fn lost(&self, away: usize) -> usize {
         let gone = &self.members[away].id;
-        let reads = |member: &Member| {
-            member.shared.with(|session| {
-                session
-                    .view()
-                    .peers
-                    .iter()
-                    .all(|peer| peer.client == *gone || (!peer.lost && peer.in_own_group))
-            })
+        let of = |member: &Member| {
+            let view = member.shared.with(|session| session.view());
+            view.peers.iter().filter(|p| p.client != *gone && (p.lost || !p.in_own_group)).count()
         };
-        self.present(away).all(reads)
+        self.present(away).map(of).sum()
     }
 
     pub(crate) fn say_last_words(&mut self, away: usize) -> anyhow::Result<()> {
@@ -257,13 +293,14 @@ impl Members {
         Ok(())
     }
 
-    pub(crate) fn all_removed(&self, away: usize) -> bool {
+    /// Those that have not removed the absent member.
+    pub(crate) fn not_removed(&self, away: usize) -> usize {
         let gone = &self.members[away].id;
-        self.present(away).all(|member| {
-            member.shared.with(|session| {
-                session.view().peers.iter().all(|peer| peer.client != *gone || !peer.in_own_group)
-            })
-        })
+        let has_it = |member: &&Member| {
+            let view = member.shared.with(|session| session.view());
+            view.peers.iter().any(|peer| peer.client == *gone && peer.in_own_group)
+        };
+        self.present(away).filter(has_it).count()
     }
 
     pub(crate) fn knows_it_is_out(&self, away: usize) -> bool {
@@ -276,17 +313,16 @@ impl Members {
         messages.into_iter().map(|message| (message.sender, message.body)).collect()
     }
 
-    /// Whether every member has read every message of the others exactly once.
-    pub(crate) fn all_read(&self, away: usize) -> bool {
-        self.present(away).all(|member| self.missing(member) == 0 && self.surplus(member) == 0)
+    /// Messages of others that those who are there have not read, and readings too many.
+    pub(crate) fn misread(&self, away: usize) -> usize {
+        self.present(away).map(|member| self.missing(member) + self.surplus(member)).sum()
     }
 
     /// Messages of others that a member has not read.
     pub(crate) fn missing(&self, member: &Member) -> usize {
-        let read = self.read(member);
-        let is_read =
-            |text: &Vec<u8>, who: &ClientId| read.iter().any(|(sender, body)| sender == who && body == text);
-        self.said.iter().filter(|(text, (who, _))| *who != member.id && !is_read(text, who)).count()
+        let read: BTreeSet<(ClientId, Vec<u8>)> = self.read(member).into_iter().collect();
+        let foreign = self.said.iter().filter(|(_, (who, _))| *who != member.id);
+        foreign.filter(|(text, (who, _))| !read.contains(&(who.clone(), (*text).clone()))).count()
     }
 
     /// What a member has read beyond what was said to it once.
@@ -307,9 +343,5 @@ impl Members {
             updates.iter().filter(|(of, update)| *of != by.id && taken(of) < *update).count()
         };
         self.present(away).map(stale).sum()
-    }
-
-    pub(crate) fn all_taken_in(&self, away: usize) -> bool {
-        self.stale_pairs(away) == 0
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn report(
     let after = read.iter().filter(|(_, body)| body.starts_with(b"after the removal")).count();
     holds(
         format!("{} is out, knows it, and read nothing that was said after its removal", members.name(away)),
-        members.knows_it_is_out(away) && after == 0 && members.all_removed(away),
+        members.knows_it_is_out(away) && after == 0 && members.not_removed(away) == 0,
     );
     for Attack { what, refused } in attacks {
         let answer = refused.as_deref().unwrap_or("ACCEPTED");

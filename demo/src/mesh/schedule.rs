@@ -1,6 +1,10 @@
 //! Which links are up when.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use links::{Cut, Links};
 use rand::{SeedableRng, seq::SliceRandom};
@@ -11,6 +15,10 @@ use crate::gateways::Pair;
 
 /// Links that are up at a time.
 pub(crate) const UP_AT_ONCE: usize = 6;
+/// Between two looks at what links have carried.
+const LOOK: Duration = Duration::from_millis(50);
+/// Whatever links carry, the next ones are dealt after so many turns.
+const TURNS_MAX: u32 = 30;
 
 /// Switches links for as long as it is not stopped.
 pub(crate) struct Schedule {
@@ -32,13 +40,15 @@ pub(crate) struct Changes {
 }
 
 impl Schedule {
-    /// Links are dealt like cards: the next few are up for one `turn`, and all are dealt before the deck is shuffled again.
+    /// Links are dealt like cards: the next few are up for one `turn`, or longer if the machine takes longer to use them, and all are dealt
+    /// before the deck is shuffled again.
     pub(crate) fn start(links: Arc<Links>, pairs: Vec<Pair>, seed: u64, turn: Duration) -> Self {
         let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let mut changes = Changes { links: pairs.len(), ..Changes::default() };
             let mut deck: Vec<Pair> = Vec::new();
+            let mut is_over = false;
             loop {
                 let mut hand: Vec<Pair> = Vec::new();
                 while hand.len() < UP_AT_ONCE.min(pairs.len()) {
@@ -66,8 +76,12 @@ impl Schedule {
                     *changes.up.entry(link).or_default() += 1;
                 }
                 tokio::select! {
-                    () = sleep(turn) => {}
-                    _ = &mut stopped => return changes,
+                    () = be_used(&links, &hand, turn) => {}
+                    _ = &mut stopped, if !is_over => is_over = true,
+                }
+                // Every link has its turn first.
+                if is_over && changes.up.len() == changes.links {
+                    return changes;
                 }
             }
         });
@@ -79,4 +93,20 @@ impl Schedule {
         let _ = self.stop.send(());
         self.task.await.unwrap_or_default()
     }
+}
+
+/// Until all these links have carried something both ways, and as long again: on a busy machine connecting takes its time. At least for
+/// one `turn`.
+async fn be_used(links: &Links, hand: &[Pair], turn: Duration) {
+    // The names are those that the links were made with.
+    let carried = |(a, b): &Pair| [links.bytes(a, b).unwrap_or(0), links.bytes(b, a).unwrap_or(0)];
+    let before: Vec<[u64; 2]> = hand.iter().map(carried).collect();
+    let is_used =
+        |(pair, before): (&Pair, &[u64; 2])| carried(pair).iter().zip(before).all(|(now, then)| now > then);
+    let begun = Instant::now();
+    while !hand.iter().zip(&before).all(is_used) && begun.elapsed() < turn * TURNS_MAX {
+        sleep(LOOK).await;
+    }
+    let connected = begun.elapsed();
+    sleep(connected.max(turn.saturating_sub(connected))).await;
 }
