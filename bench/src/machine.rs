@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     os::unix::fs::FileExt,
     path::Path,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -34,6 +34,13 @@ pub(crate) struct Disk {
     pub(crate) append_p99_us: f64,
     /// fdatasync after 1 KiB was written over what was there: median.
     pub(crate) overwrite_p50_us: f64,
+}
+
+impl Disk {
+    /// [`Disk::append_p50_us`] as a duration.
+    pub(crate) fn append_p50(&self) -> Duration {
+        Duration::from_secs_f64(self.append_p50_us / 1e6)
+    }
 }
 
 impl Machine {

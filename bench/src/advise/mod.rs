@@ -1,5 +1,7 @@
 //! `bench advise`: which way of ordering to choose on a topology, from what `bench topology` has measured on this machine.
 
+mod unordered;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -9,13 +11,11 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use serde::Deserialize;
 
+use self::unordered::Unordered;
 use crate::{
     paths,
-    topology::{ANY, Row, Topology, floor_of},
+    topology::{ANY, OVERLAP_HIGH, Row, Topology, floor_of, overlap},
 };
-
-/// Updates of a group that overlap more often than this waste much work.
-const OVERLAP_HIGH: f64 = 0.2;
 
 /// Turns serve up to this share of what can be ordered one after another; beyond it waits grow without end.
 const TURNS_FULL: f64 = 0.7;
@@ -118,12 +118,13 @@ fn advice(options: &Options, topology: &Topology, rows: &[Row]) -> anyhow::Resul
         Some(row) => split_line(row),
         None => "demls: not among the results".into(),
     });
-    let dimls = nearest_size(rows, "dimls", options.group_size);
-    lines.push(match dimls {
-        Some(row) => dimls_line(row, nearest_size(rows, "mls", row.group_size), options),
+    let dimls = Unordered::of(rows, topology, options.group_size);
+    lines.push(match &dimls {
+        Some(dimls) => dimls.line(options),
         None => "dimls: not among the results".into(),
     });
-    lines.push(choice(options, consensus, &expected, demls, dimls));
+    lines.extend(dimls.as_ref().and_then(Unordered::delivery_line));
+    lines.push(choice(options, consensus, &expected, demls, dimls.as_ref()));
     Ok(lines)
 }
 
@@ -152,7 +153,7 @@ fn expect(
         return Some(Expected { design, p50: row.ordering_p50_ms, overlap: 0.0 });
     }
     let p50 = row.ordering_p50_ms + (floor - row.floor_ms).max(-row.ordering_p50_ms / 2.0);
-    let overlap = 1.0 - (-options.update_rate * p50 / 1e3).exp();
+    let overlap = overlap(options.update_rate, p50);
     lines.push(format!(
         "{design}: about {p50:.0} ms to order a commit at the median (network {floor:.1} ms; measured on `{}` with groups of {}: {:.1} ms, \
          {:.2} times the floor), {:.0} % of commits at {}/s would meet another one",
@@ -206,35 +207,29 @@ fn split_line(row: &Row) -> String {
     )
 }
 
-fn dimls_line(row: &Row, mls: Option<&Row>, options: &Options) -> String {
-    let in_all = row.update_in_all_bytes.unwrap_or_default();
-    let mls = mls
-        .map_or(String::new(), |mls| format!(" (a commit of a group with an order: {})", mls.commit_bytes));
-    format!(
-        "dimls: needs no order and no quorum; an update takes {} bytes, {in_all} with everybody's acknowledgement{mls}, and a member stores {} bytes to \
-         follow {} others (measured with {} members); at {}/s that is {:.1} kB/s for each member",
-        row.commit_bytes,
-        row.stored_bytes.unwrap_or_default(),
-        row.followed.unwrap_or_default(),
-        row.group_size,
-        options.update_rate,
-        options.update_rate * in_all as f64 / 1e3
-    )
-}
-
 fn choice(
     options: &Options,
     consensus: &Expected,
     expected: &[Expected],
     demls: Option<&Row>,
-    dimls: Option<&Row>,
+    dimls: Option<&Unordered<'_>>,
 ) -> String {
     let of = |design: &str| expected.iter().find(|e| e.design == design);
     let is_busy = consensus.overlap > OVERLAP_HIGH;
     let (rate, percent) = (options.update_rate, consensus.overlap * 100.0);
+    let aside = dimls.and_then(Unordered::aside).unwrap_or_default();
     if options.survives_splits && !is_busy {
+        // With nothing to pay for it there is no reason to have an order.
+        if let Some(dimls) =
+            dimls.filter(|d| d.is_sooner() == Some(true) && d.times_the_bytes().is_some_and(|t| t < 1.0))
+        {
+            return format!(
+                "choose: dimls: it never stops, delivers sooner than mls, and takes {:.2} times the bytes",
+                dimls.times_the_bytes().unwrap_or_default()
+            );
+        }
         return match demls.and_then(|row| row.branch_ms) {
-            Some(ms) => format!("choose: demls over consensus: only it goes on where no quorum is in reach, {ms:.0} ms after it is lost"),
+            Some(ms) => format!("choose: demls over consensus: it goes on where no quorum is in reach, {ms:.0} ms after it is lost{aside}"),
             None => "choose: demls over consensus, which was not measured going on in a split: run `bench topology`".into(),
         };
     }
@@ -245,10 +240,10 @@ fn choice(
             (Some(_), _) if !options.survives_splits && rate < carried * TURNS_FULL => format!(
                 "choose: turns: at {rate}/s {percent:.0} % of commits would be built in vain without them, and {carried:.1}/s can be ordered one after another"
             ),
-            (_, Some(row)) => format!(
+            (_, Some(dimls)) => format!(
                 "choose: dimls, or fewer updates: at {rate}/s {percent:.0} % of commits would be built in vain and {carried:.1}/s is all that can be ordered; \
-                 it costs {} bytes an update",
-                row.update_in_all_bytes.unwrap_or_default()
+                 it costs {} bytes an update, and nobody waits for anybody",
+                dimls.cost.update_in_all_bytes.unwrap_or_default()
             ),
             _ => format!(
                 "choose: fewer updates: at {rate}/s {percent:.0} % of commits would be built in vain once or more"
@@ -285,7 +280,7 @@ mod tests {
     }
 
     /// Cut down from a real run of `bench topology --quick`.
-    const RECORDED: &str = include_str!("../recorded/topology.json");
+    const RECORDED: &str = include_str!("../../recorded/topology.json");
 
     fn ask_of(
         rows: &[Row],

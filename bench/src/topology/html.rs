@@ -2,7 +2,13 @@
 
 use std::fmt::Write;
 
-use super::{crossover, options::Configuration, row::Row, sizes::ANY};
+use super::{
+    crossover::{Pair, pairs, told as crossover},
+    dimls::UPDATES,
+    options::Configuration,
+    row::Row,
+    sizes::ANY,
+};
 use crate::{
     page::{self, Bar, bars, escape, lines},
     report::Report,
@@ -36,8 +42,9 @@ pub(crate) fn page(report: &Report<Configuration, Row>) -> anyhow::Result<String
     )?;
     write!(
         text,
-        "<h2>Delivery latency, ms</h2><p>Until the last site had it; one subscriber at each site stands for its members.</p>{}",
-        all(&|row| (row.delivery_p50_ms, Some(row.delivery_p99_ms), None))?
+        "<h2>Delivery latency, ms</h2><p>Until the last site had it; one subscriber at each site stands for its members. For <i>dimls</i>: until the last member had taken it \
+         in; line at the floor (the longest of the shortest ways from the sender's site + one measured sync).</p>{}",
+        all(&|row| (row.delivery_p50_ms, Some(row.delivery_p99_ms), row.delivery_floor_ms))?
     )?;
     write!(
         text,
@@ -53,8 +60,19 @@ pub(crate) fn page(report: &Report<Configuration, Row>) -> anyhow::Result<String
         text,
         "<h2>Without service, ms</h2><p>The longest that a site waited for an accepted commit while the leader was dead (bar) and while the \
          home site was cut off (line); where nothing is drawn, service did not come back. For <i>demls</i>: until the side without a quorum \
-         had its first commit (bar), and from the heal to one state everywhere (line).</p>{}",
+         had its first commit (bar), and from the heal to one state everywhere (line). For <i>dimls</i>: the longest that a sender waited for \
+         its own gateway (bar), and from the heal until everything was everywhere (line).</p>{}",
         bars(&outages(rows))?
+    )?;
+    text.push_str("<h2>Where each wins</h2><ul>");
+    for line in crossover(rows) {
+        write!(text, "<li>{}</li>", escape(&line))?;
+    }
+    write!(
+        text,
+        "</ul><h2>Delivery of an update by the size of the group, ms</h2><p>The median until the last site, or for <i>dimls</i> the last \
+         member, had it.</p>{}",
+        lines(&deliveries(rows))?
     )?;
     let sizes = |design: &str, of: fn(&Row) -> f64| -> Vec<(f64, f64)> {
         let rows = rows.iter().filter(|row| row.topology == ANY && row.design == design);
@@ -63,8 +81,7 @@ pub(crate) fn page(report: &Report<Configuration, Row>) -> anyhow::Result<String
     let bytes = |row: &Row| row.commit_bytes as f64;
     write!(
         text,
-        "<h2>Bytes of an update by the size of the group</h2><p>{}</p>{}",
-        escape(&crossover(rows)),
+        "<h2>Bytes of an update by the size of the group</h2>{}",
         lines(&[
             ("MLS commit (only one member ever commits)".into(), sizes("mls", bytes)),
             ("DiMLS UPDATE".into(), sizes("dimls", bytes)),
@@ -97,18 +114,36 @@ pub(crate) fn page(report: &Report<Configuration, Row>) -> anyhow::Result<String
     page::page(report, "What an order of commits costs as sites move apart", &text)
 }
 
+/// Lines of MLS and DiMLS on each topology.
+fn deliveries(rows: &[Row]) -> Vec<(String, Vec<(f64, f64)>)> {
+    let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
+    for Pair { mls, dimls, .. } in pairs(rows) {
+        for row in [mls, dimls] {
+            let name = format!("{} · {}", row.topology, row.design);
+            let point = (row.group_size as f64, row.delivery_p50_ms);
+            match lines.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, points)) => points.push(point),
+                None => lines.push((name, vec![point])),
+            }
+        }
+    }
+    lines
+}
+
 fn label(row: &Row) -> String {
     format!("{} · {} · {}", row.topology, row.design, row.group_size)
 }
 
 fn colour(design: &str) -> usize {
-    ["consensus", "lead", "turns", "demls", "dimls"].iter().position(|name| *name == design).unwrap_or(5)
+    let design = design.split(' ').next().unwrap_or_default();
+    ["consensus", "lead", "turns", "demls", UPDATES].iter().position(|name| *name == design).unwrap_or(5)
 }
 
 fn outages(rows: &[Row]) -> Vec<Bar> {
     let bar = |row: &Row| {
         let (value, line) = match row.branch_ms {
             Some(branch) => (branch, row.healed_ms),
+            None if row.design == UPDATES => (row.cut_others_ms.unwrap_or(0.0), row.healed_ms),
             None => (row.leader_death_ms.unwrap_or(0.0), row.cut_others_ms),
         };
         Bar { label: label(row), colour: colour(&row.design), value, whisker: None, line }

@@ -61,3 +61,22 @@ pub(crate) const GROUPS_MAX: usize = 512;
 
 /// Longest commit that is read back.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// An application message of a group without an order, in bytes before encryption.
+pub(crate) const MESSAGE_BYTES: usize = 32;
+
+/// Members of a DGroup that decrypt, at each site, in a group of at most `SMALL_DGROUP` members; in a larger one it is one. All of them run
+/// on this machine, and more would show its processor, not the network.
+pub(crate) const SESSIONS_AT_SITE: usize = 2;
+
+/// See [`SESSIONS_AT_SITE`].
+pub(crate) const SMALL_DGROUP: usize = 16;
+
+/// Items of a DGroup have this part of the rate of commits ...
+pub(crate) const ITEMS_RATE: f64 = 0.25;
+
+/// ... or less, if taking them in would use up more than this part of one core.
+pub(crate) const ITEMS_CORE: f64 = 0.25;
+
+/// How long the members of a DGroup may take to come together.
+pub(crate) const DGROUP_DEADLINE: Duration = Duration::from_secs(180);

@@ -5,6 +5,8 @@
 mod chain;
 mod client;
 mod contention;
+mod crossover;
+mod dimls;
 mod faults;
 mod html;
 mod limits;
@@ -20,6 +22,8 @@ mod world;
 
 pub(crate) use chain::Chain;
 pub(crate) use client::{Answer, Client};
+pub(crate) use crossover::{OVERLAP_HIGH, overlap, told as crossover};
+pub(crate) use dimls::{MESSAGES, UPDATES};
 pub(crate) use options::{HELP, Options};
 pub(crate) use row::Row;
 pub(crate) use sizes::ANY;
@@ -46,7 +50,8 @@ pub(crate) const MISSING: &[(&str, &str)] = &[
     ),
     (
         "dimls",
-        "bytes, storage and time to take in only: this benchmark does not send groups without an order over its links yet",
+        "every member gets every item over a subscription of its own, but only two at each site (one in groups of more than 16) are sessions \
+         that decrypt, for all of them share this machine; acknowledgements are counted in bytes and not sent under load",
     ),
 ];
 
@@ -68,13 +73,18 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             let measured = measure(&plan, &machine, topology, design, &progress).await;
             rows.extend(measured.with_context(|| format!("{} on {}", design.name(), topology.name))?);
         }
+        let taken_in = |members| sizes::taken_in(&rows, members);
+        let measured = dimls::run(&plan, topology, taken_in, machine.disk.append_p50(), &progress).await;
+        let measured = measured.with_context(|| format!("dimls on {}", topology.name))?;
+        rows.extend(measured);
     }
     progress.finish();
     println!("{}", table::latencies(&rows));
     println!("{}", table::costs(&rows));
     println!("{}", table::splits(&rows));
     println!("{}", table::sizes(&rows));
-    println!("{}", crossover(&rows));
+    println!("{}", table::crossover(&rows));
+    crossover(&rows).iter().for_each(|line| println!("{line}"));
     for (design, why) in MISSING {
         println!("not measured: {design}: {why}");
     }
@@ -93,16 +103,6 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where DiMLS begins to cost more than a commit, in words.
-pub(crate) fn crossover(rows: &[Row]) -> String {
-    match sizes::crossover(rows) {
-        Some(size) => format!(
-            "from {size} members on (of the sizes measured) a DiMLS update with everybody's acknowledgement takes more bytes than an MLS commit"
-        ),
-        None => "at no measured size a DiMLS update with everybody's acknowledgement takes more bytes than an MLS commit".into(),
-    }
-}
-
 async fn measure(
     plan: &Plan,
     machine: &Machine,
@@ -116,7 +116,7 @@ async fn measure(
     let dir = tempfile::Builder::new().prefix("topology-").tempdir_in(&plan.data)?;
     let world = World::start(design, topology, dir.path(), plan.seed).await?;
     let changing = world.keep_changing();
-    let sync = std::time::Duration::from_secs_f64(machine.disk.append_p50_us / 1e6);
+    let sync = machine.disk.append_p50();
     let mut rows = Vec::new();
     for members in &plan.members {
         progress.now(format!("{label}: {} commits/s, groups of {members}", plan.rate));
@@ -140,6 +140,15 @@ async fn measure(
                 "turns on {}, groups of {members}: {} commits",
                 topology.name, loaded.commits
             ));
+        }
+    }
+    if design == Design::Consensus {
+        for members in plan.compared() {
+            progress.now(format!("{label}: {} commits/s, groups of {members}", plan.rate));
+            let load = Load { rate: plan.rate, time: plan.time, members, sync, turn: None, seed: plan.seed };
+            let loaded = load::run(&world, load, &format!("compared-{members}")).await?;
+            rows.push(Row::new(topology, design.name(), members, plan.rate, &loaded));
+            progress.done(&format!("{label}, groups of {members}: {} commits", loaded.commits));
         }
     }
     drop(changing);

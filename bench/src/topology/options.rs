@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// Members of a group; several sizes are measured one after another.
     #[arg(long, value_delimiter = ',')]
     members: Vec<usize>,
+    /// Members of a group with which MLS and DiMLS are compared: an update by itself, and over the links. At most 256.
+    #[arg(long, value_delimiter = ',')]
+    sizes: Vec<usize>,
     /// Members of one group that commit at the same moment; several levels are measured one after another.
     #[arg(long, value_delimiter = ',')]
     contention: Vec<usize>,
@@ -48,7 +51,7 @@ pub(crate) struct Plan {
     pub(crate) members: Vec<usize>,
     pub(crate) contention: Vec<usize>,
     pub(crate) fault: Duration,
-    /// Group sizes at which an update is measured by itself.
+    /// Group sizes at which MLS and DiMLS are compared.
     pub(crate) sizes: Vec<usize>,
 }
 
@@ -92,7 +95,7 @@ impl Options {
                 self.fault_seconds.unwrap_or(if quick { 5.0 } else { 15.0 }),
                 300.0,
             )?,
-            sizes: if quick { vec![4, 16, 64] } else { vec![4, 16, 64, 256] },
+            sizes: or(&self.sizes, &[4, 16, 64], &[4, 16, 64, 256]),
         };
         ensure!(
             (0.1..=5000.0).contains(&plan.rate),
@@ -101,6 +104,9 @@ impl Options {
         );
         for members in &plan.members {
             ensure!((2..=2000).contains(members), "--members: expected 2 to 2000, got {members}");
+        }
+        for members in &plan.sizes {
+            ensure!((2..=256).contains(members), "--sizes: expected 2 to 256, got {members}");
         }
         for members in &plan.contention {
             ensure!((1..=200).contains(members), "--contention: expected 1 to 200, got {members}");
@@ -118,7 +124,13 @@ impl Plan {
     /// Steps of the progress bar.
     pub(crate) fn runs(&self) -> usize {
         let turns = self.members.iter().filter(|members| **members <= TURN_MEMBERS_MAX).count();
-        self.sizes.len() + self.topologies.len() * (2 * (self.members.len() + 1) + turns + 1)
+        let compared = 2 * self.sizes.len() - self.sizes.iter().filter(|s| self.members.contains(s)).count();
+        self.sizes.len() + self.topologies.len() * (2 * (self.members.len() + 1) + turns + 1 + compared)
+    }
+
+    /// Sizes at which consensus is measured beside those of [`Plan::members`], for the comparison with DiMLS.
+    pub(crate) fn compared(&self) -> impl Iterator<Item = usize> + '_ {
+        self.sizes.iter().copied().filter(|size| !self.members.contains(size))
     }
 
     pub(crate) fn configuration(&self) -> Configuration {

@@ -27,6 +27,14 @@ pub(crate) struct Row {
     pub(crate) delivery_p90_ms: f64,
     pub(crate) delivery_p99_ms: f64,
     pub(crate) delivery_p999_ms: f64,
+    /// Groups without an order: what delivery cannot be faster than.
+    pub(crate) delivery_floor_ms: Option<f64>,
+    /// Median of each delivery by the floor of its own sender's site.
+    pub(crate) delivery_p50_to_floor: Option<f64>,
+    /// Until it had reached the last member, which may have to decrypt it still.
+    pub(crate) arrival_p50_ms: Option<f64>,
+    /// Members that decrypt; all others get every item and leave it at that.
+    pub(crate) sessions: Option<usize>,
     pub(crate) undelivered: u64,
     pub(crate) commit_bytes: usize,
     pub(crate) site_bytes_per_commit: f64,

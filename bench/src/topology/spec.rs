@@ -201,14 +201,39 @@ impl Topology {
 
     /// The mean round trip between two sites: the delays, and half the jitter each way.
     pub(crate) fn round_trip(&self, a: &str, b: &str) -> Duration {
-        if a == b {
-            return Duration::ZERO;
-        }
-        let one_way = |from: &str, to: &str| {
-            let link = self.links.iter().find(|link| link.covers(from, to));
-            link.map_or(Duration::ZERO, |link| link.quality().delay + link.quality().jitter / 2)
+        self.one_way(a, b) + self.one_way(b, a)
+    }
+
+    /// The mean way from one site straight to another: the delay, and half the jitter.
+    fn one_way(&self, from: &str, to: &str) -> Duration {
+        let link = self.links.iter().find(|link| link.covers(from, to));
+        link.map_or(Duration::ZERO, |link| link.quality().delay + link.quality().jitter / 2)
+    }
+
+    /// What an item of a group without an order needs to the last site with members, as the mean over all members.
+    pub(crate) fn longest_way(&self) -> Duration {
+        let longest = |from: &Site| {
+            let ways = self.sites.iter().zip(self.shortest_ways(&from.name, 0));
+            ways.filter(|(site, _)| site.members > 0).map(|(_, way)| way).max().unwrap_or_default()
         };
-        one_way(a, b) + one_way(b, a)
+        let members: u32 = self.sites.iter().map(|site| site.members).sum();
+        self.sites.iter().map(|site| longest(site) * site.members).sum::<Duration>() / members.max(1)
+    }
+
+    /// The shortest way for so many bytes from one site to each other, over other sites where that is shorter, in the order of the sites.
+    pub(crate) fn shortest_ways(&self, from: &str, bytes: usize) -> Vec<Duration> {
+        let hop = |a: &Site, b: &Site| self.one_way(&a.name, &b.name) + self.sending(&a.name, &b.name, bytes);
+        let start = |site: &Site| if site.name == from { Duration::ZERO } else { Duration::MAX };
+        let mut ways: Vec<Duration> = self.sites.iter().map(start).collect();
+        // As often as a way can have hops (Bellman-Ford).
+        for _ in 1..self.sites.len() {
+            for (a, at) in self.sites.iter().enumerate() {
+                for (b, to) in self.sites.iter().enumerate().filter(|(b, _)| *b != a) {
+                    ways[b] = ways[b].min(ways[a].saturating_add(hop(at, to)));
+                }
+            }
+        }
+        ways
     }
 }
 
@@ -305,6 +330,31 @@ mod tests {
         let topology = Topology::parse("two.toml", GOOD).unwrap();
         assert_eq!(topology.round_trip("a", "b"), Duration::from_millis(10));
         assert_eq!(topology.links(1).unwrap().round_trip("b", "a").unwrap(), Duration::from_millis(10));
+    }
+
+    #[test]
+    fn the_shortest_way_may_lead_over_another_site() {
+        let site =
+            |name: &str| format!("[[sites]]\nname = \"{name}\"\nnodes = 1\ngateways = 1\nmembers = 1\n");
+        let link = |a: &str, b: &str, ms: f64| {
+            format!("[[links]]\nbetween = [\"{a}\", \"{b}\"]\nround_trip_ms = {ms:.1}\nbandwidth_mbit = 8\n")
+        };
+        let text = format!(
+            "name = \"t\"\nsource = \"a test\"\ntiming = \"lan\"\nhome = \"a\"\n{}{}{}{}{}{}",
+            site("a"),
+            site("b"),
+            site("c"),
+            link("a", "b", 10.0),
+            link("b", "c", 20.0),
+            link("a", "c", 100.0)
+        );
+        let topology = Topology::parse("three.toml", &text).unwrap();
+        let millis = |bytes| -> Vec<f64> {
+            topology.shortest_ways("a", bytes).iter().map(|way| way.as_secs_f64() * 1e3).collect()
+        };
+        assert_eq!(millis(0), [0.0, 5.0, 15.0]);
+        // A kilobyte takes a millisecond on each link.
+        assert_eq!(millis(1000), [0.0, 6.0, 17.0]);
     }
 
     #[test]

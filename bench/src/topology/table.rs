@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
-use super::row::Row;
+use super::{crossover::pairs, row::Row};
 
 /// Ordering and delivery.
 pub(crate) fn latencies(rows: &[Row]) -> Table {
@@ -16,8 +16,11 @@ pub(crate) fn latencies(rows: &[Row]) -> Table {
         "p99",
         "p99.9",
         "p50/floor",
-        "delivery p50",
+        "delivery floor",
+        "p50",
+        "p90",
         "p99",
+        "p50/floor",
     ]);
     for row in rows.iter().filter(|row| row.commits > 0) {
         table.add_row([
@@ -30,8 +33,46 @@ pub(crate) fn latencies(rows: &[Row]) -> Table {
             ms(row.ordering_p99_ms),
             ms(row.ordering_p999_ms),
             format!("{:.2}", row.ordering_p50_to_floor),
+            row.delivery_floor_ms.map_or("-".into(), ms),
             ms(row.delivery_p50_ms),
+            ms(row.delivery_p90_ms),
             ms(row.delivery_p99_ms),
+            row.delivery_p50_to_floor.map_or("-".into(), |ratio| format!("{ratio:.2}")),
+        ]);
+    }
+    table
+}
+
+/// MLS beside DiMLS for every size that was measured both ways.
+pub(crate) fn crossover(rows: &[Row]) -> Table {
+    let mut table = table([
+        "topology",
+        "members",
+        "MLS delivery p50",
+        "DiMLS",
+        "sooner",
+        "MLS commit B",
+        "DiMLS with all acknowledgements B",
+        "smaller",
+        "MLS in vain above /s",
+        "sessions",
+        "DiMLS undelivered",
+    ]);
+    for pair in pairs(rows) {
+        let winner = |dimls: bool| if dimls { "DiMLS" } else { "MLS" }.to_owned();
+        let or = |value: Option<usize>| value.map_or("-".to_owned(), |value| value.to_string());
+        table.add_row([
+            pair.dimls.topology.clone(),
+            pair.dimls.group_size.to_string(),
+            ms(pair.mls.delivery_p50_ms),
+            ms(pair.dimls.delivery_p50_ms),
+            winner(pair.dimls_is_sooner()),
+            or(pair.commit_bytes),
+            or(pair.update_bytes),
+            pair.dimls_is_smaller().map_or("-".into(), winner),
+            format!("{:.1}", pair.mls_rate()),
+            or(pair.dimls.sessions),
+            pair.dimls.undelivered.to_string(),
         ]);
     }
     table

@@ -104,23 +104,7 @@ impl World {
 
     /// Lets links come and go as the topology says, until the answer is dropped.
     pub(crate) fn keep_changing(&self) -> Option<AbortOnDropHandle<()>> {
-        if self.topology.changes.is_empty() {
-            return None;
-        }
-        let (links, changes) = (Arc::clone(&self.links), self.topology.changes.clone());
-        Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            loop {
-                for change in &changes {
-                    sleep(Duration::from_secs_f64(change.after_s)).await;
-                    let [a, b] = &change.between;
-                    // Their names were checked when the topology was read.
-                    let _ = match change.event {
-                        Event::Cut => links.cut_both(a, b, Cut::Stall),
-                        Event::Heal => links.heal_both(a, b),
-                    };
-                }
-            }
-        })))
+        keep_changing(&self.links, &self.topology)
     }
 
     /// Sites of the clients, as often as their weight says.
@@ -159,6 +143,27 @@ impl World {
         let nodes = self.cluster.nodes().into_iter().filter_map(|node| node.service().id());
         nodes.chain(self.cluster.gateways().into_iter().filter_map(|g| g.service().id())).collect()
     }
+}
+
+/// Lets links come and go as the topology says, until the answer is dropped.
+pub(crate) fn keep_changing(links: &Arc<Links>, topology: &Topology) -> Option<AbortOnDropHandle<()>> {
+    if topology.changes.is_empty() {
+        return None;
+    }
+    let (links, changes) = (Arc::clone(links), topology.changes.clone());
+    Some(AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            for change in &changes {
+                sleep(Duration::from_secs_f64(change.after_s)).await;
+                let [a, b] = &change.between;
+                // Their names were checked when the topology was read.
+                let _ = match change.event {
+                    Event::Cut => links.cut_both(a, b, Cut::Stall),
+                    Event::Heal => links.heal_both(a, b),
+                };
+            }
+        }
+    })))
 }
 
 /// From the home site to the quorum-th fastest voter and back; the leader is one of the quorum itself.
