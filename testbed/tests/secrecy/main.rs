@@ -95,7 +95,7 @@ async fn what_groups_and_clients_are_called_and_say_is_in_no_log_and_no_metric()
         logs.len() >= 6 + 3 + 3,
         "the logs of six processes, of three nodes' and three gateways' data: {logs:?}"
     );
-    for target in ["ordering_service::", "mls_gateway::", "service_kit::", "openraft::"] {
+    for target in ["ordering_service::", "mls_gateway::", "openraft::"] {
         let is_shown =
             |line: &str| line.contains(target) && ["DEBUG", "TRACE"].iter().any(|l| line.contains(l));
         assert!(printed.lines().any(is_shown), "the filter was not open for {target}");
