@@ -220,8 +220,9 @@ async fn members_commit_in_turn_and_whoever_changes_the_members_renews_the_order
         commits.map(|e| String::from_utf8(e.author.unwrap().as_bytes().to_vec()).unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(authors()[first..], ["ann", "bob"]);
-    // While it waited bob watched the log, and asked again once, when ann's commit was in it.
-    assert_eq!((bob.counters().calls_retried, bob.counters().commits_rebased), (1, 1));
+    // Bob watched the log while it waited, if it came before ann's: it was not sent again and again.
+    assert!(bob.counters().calls_retried <= 1, "{:?}", bob.counters());
+    assert_eq!(bob.counters().commits_rebased, 1);
 
     // It is cy's turn, who is absent: it expires.
     gateway.wait(60_000);

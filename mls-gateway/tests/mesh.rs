@@ -192,6 +192,9 @@ async fn what_was_dropped_at_the_bound_is_said_to_readers_and_other_gateways() {
     let Some(Err(dropped)) = came.first() else { panic!("{came:?}") };
     let rest: Vec<_> = (dropped + 1..=20).map(Ok).collect();
     assert_eq!(came[1..], rest);
+    // What it has just taken in goes with the news of it, dropped or not: afterwards there is only what is kept.
+    first.stop().await;
+    let first = gateway(&path("first"), &[], small, "127.0.0.1:0").await;
     let late = gateway(&path("late"), &[first.mesh_address().to_string()], WIDE, "127.0.0.1:0").await;
     knows(&late).await;
     assert_eq!(read(&mut calls(&late).await, 0, 20).await, came);
