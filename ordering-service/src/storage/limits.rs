@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Entries kept in memory for replication and apply, over all shards, in bytes.
-pub const LOG_CACHE_BYTES: usize = 64 * 1024 * 1024;
+pub const LOG_CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// What an entry counts for in the cache and in the write queue beside its command, in bytes.
 pub const ENTRY_OVERHEAD_BYTES: usize = 160;
