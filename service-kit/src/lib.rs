@@ -5,9 +5,11 @@
 //! deterministic simulation by passing in other implementations. Monotonic time is `tokio::time`, which a simulation controls itself.
 
 pub mod admin;
+pub mod channel;
 pub mod clock;
 pub mod cut;
 pub mod limits;
+mod linger;
 pub mod loopback;
 pub mod metrics;
 pub mod net;

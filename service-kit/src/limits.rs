@@ -17,6 +17,9 @@ pub const LISTEN_BACKLOG: u32 = 1024;
 /// Bytes of a settings file.
 pub const SETTINGS_FILE_BYTES: u64 = 1 << 20;
 
+/// How long a connection that has been shut down is still read from, so that the other side is not cut short.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a TLS handshake may take, on either side.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -35,3 +38,9 @@ pub const IDENTITY_NAME_BYTES_MAX: usize = 128;
 
 /// Longest trust domain, in bytes.
 pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
+
+/// How often a call is made again that the server has not looked at, each time on another connection.
+pub const TRANSPARENT_RETRIES_MAX: u32 = 5;
+
+/// Bytes of a request that are kept until it is answered, so that it can be sent again. What is longer and was begun is not.
+pub const REPLAY_BYTES_MAX: usize = 8 << 20;

@@ -10,6 +10,7 @@ use tokio::{
 
 use crate::{
     limits::{ACCEPT_BACKOFF, CONNECT_TIMEOUT, LISTEN_BACKLOG},
+    linger::Lingering,
     net::{Incoming, Io, Network},
 };
 
@@ -62,7 +63,7 @@ async fn accept(listener: &TcpListener) -> Io {
             Ok((stream, peer)) => {
                 // Fails only on a connection that is already dead; reading it will tell.
                 let _ = stream.set_nodelay(true);
-                return Io::new(stream, Some(peer));
+                return Io::new(Lingering::new(stream), Some(peer));
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {

@@ -6,6 +6,7 @@ use bytes::{Buf, BufMut, Bytes};
 use concordat_proto::FILE_DESCRIPTOR_SET;
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use service_kit::channel::Channel;
 use tokio::time::timeout;
 use tonic::{
     Request, Status,
@@ -13,7 +14,6 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::http::uri::PathAndQuery,
     metadata::MetadataMap,
-    transport::Channel,
 };
 
 /// One method of an API.

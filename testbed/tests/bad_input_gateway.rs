@@ -14,17 +14,14 @@ use concordat_proto::{
     log::v1::{CanonicalCursor, Cursor, GroupKind, Policy, WelcomeRecipient, cursor::Chain},
 };
 use prost::Message;
-use service_kit::status::reason;
+use service_kit::{channel::Channel, net::tcp_network, status::reason};
 use testbed::{
     Cluster, ClusterOptions, junk,
     mls_bytes::{ContentType, group_info, header, private_message},
     raw::{self, RawAnswer},
     seed,
 };
-use tonic::{
-    Code, Request, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Request, Status, transport::Endpoint};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a stream may be silent before it counts as a subscription to nothing.
@@ -43,7 +40,8 @@ async fn world() -> World {
     let options = ClusterOptions { nodes: 1, gateways: 1, ..ClusterOptions::default() };
     let cluster = Cluster::start(options).await.unwrap();
     let address = cluster.gateway_addresses().remove(0);
-    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let channel = Channel::lazy(&endpoint, tcp_network());
     World { cluster, channel }
 }
 
@@ -228,7 +226,7 @@ async fn every_other_bad_request_is_refused_with_its_reason() {
 
     let create = |group_info: Bytes, kind: i32, policy| CreateGroupRequest { group_info, kind, policy };
     let mls = i32::from(GroupKind::Mls);
-    let beyond = Some(Policy { past_epochs: Some(65), turns: None });
+    let beyond = Some(Policy { past_epochs: Some(65), ..Policy::default() });
     for (what, request, expected) in [
         ("a create without GroupInfo", create(Bytes::new(), mls, None), &["MALFORMED"][..]),
         ("a create of noise", create(vec![0xff; 50].into(), mls, None), &["MALFORMED"]),

@@ -20,6 +20,7 @@ use group_log::{
     limits::{MAX_COMMIT_BYTES, MAX_MESSAGE_BYTES},
 };
 use prost::Message;
+use service_kit::{channel::Channel, net::tcp_network};
 use testbed::{
     Cluster, ClusterOptions, junk,
     load::{Load, LoadOptions},
@@ -51,8 +52,8 @@ async fn no_bytes_whatsoever_harm_a_node() {
     let load =
         Load::start(&cluster, &LoadOptions { seed, groups: 2, ..LoadOptions::default() }).await.unwrap();
     let leader = cluster.leader(0).await.unwrap();
-    let channel =
-        Endpoint::from_shared(format!("http://{}", leader.address())).unwrap().connect().await.unwrap();
+    let endpoint = Endpoint::from_shared(format!("http://{}", leader.address())).unwrap();
+    let channel = Channel::lazy(&endpoint, tcp_network());
     for service in ["concordat.ordering.v1.Ordering", "concordat.ordering.v1.Admin"] {
         for method in raw::methods(service) {
             let mut inputs = junk::classics();
@@ -215,7 +216,7 @@ async fn every_bad_command_is_refused_with_its_reason() {
         group_submission(bad)
     };
     let application = |message: Vec<u8>| Content::Application(log::Application { message: message.into() });
-    let policy = Some(log::Policy { past_epochs: Some(65), turns: None });
+    let policy = Some(log::Policy { past_epochs: Some(65), ..log::Policy::default() });
     let cases: Vec<(&str, u32, Command, Reason)> = vec![
         ("no command", *shard, Command::default(), Reason::UnknownCommand),
         ("no group id", *shard, with(|s| s.group_id = Bytes::new()), Reason::Malformed),

@@ -17,7 +17,10 @@ use concordat_proto::{
     },
     log::v1::GroupKind,
 };
-use service_kit::status::{StatusFacts, decode, reason};
+use service_kit::{
+    channel::Channel,
+    status::{StatusFacts, decode, reason},
+};
 use testbed::{
     Cluster, ClusterOptions,
     cluster::Dialer,
@@ -31,7 +34,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, transport::Channel};
+use tonic::{Code, Request};
 
 /// A second, at the gateway: each client's entries, and each group's.
 const CLIENT_ENTRIES: u64 = 50;

@@ -77,33 +77,65 @@ async fn until_taken_up(cluster: &Cluster, before: Vec<f64>) {
     .unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn certificates_and_the_authority_are_replaced_under_load_and_no_call_fails() {
-    let seed = seed::seed("rotation");
+/// A secured cluster of one site, every process of which runs with `args`, and what works on it.
+async fn under_load(name: &str, args: &[&str]) -> (Cluster, Load) {
+    let seed = seed::seed(name);
     // One site: nothing is in between, but gateways listen to one another.
     let links = Arc::new(Links::start(["here"], seed).unwrap());
     let here = |count| vec!["here".to_owned(); count];
+    let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
     let cluster = Cluster::start(ClusterOptions {
         gateways: 2,
         placement: Some(Placement { links, nodes: here(3), gateways: here(2) }),
         secured: true,
+        node_args: args.clone(),
+        gateway_args: args,
         ..ClusterOptions::default()
     })
     .await
     .unwrap();
-    let load = Load::start(
-        &cluster,
-        &LoadOptions {
-            groups: 4,
-            clients_per_group: 0,
-            gateway_clients_per_group: 3,
-            seed,
-            ..LoadOptions::default()
-        },
-    )
-    .await
-    .unwrap();
+    let options = LoadOptions {
+        groups: 4,
+        clients_per_group: 0,
+        gateway_clients_per_group: 3,
+        seed,
+        ..LoadOptions::default()
+    };
+    let load = Load::start(&cluster, &options).await.unwrap();
     load.progress(100, PROGRESS).await.unwrap();
+    (cluster, load)
+}
+
+/// Connections last a second, and the certificates of the beginning only a few: all connections that they made are cut then, in the midst
+/// of the load, but everybody has certificates again that are good for longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_replaced_every_second_and_certificates_end_and_no_call_fails() {
+    let (cluster, load) = under_load("rotation, every second", &["--tls-connection-seconds", "1"]).await;
+    let certificates = cluster.certificates().unwrap();
+    let short = valid_for(time::Duration::SECOND * 20);
+    certificates.renew(short).await.unwrap();
+    until_all_show(&cluster, short).await;
+    let long = valid_for(time::Duration::DAY);
+    certificates.renew(long).await.unwrap();
+    until_all_show(&cluster, long).await;
+    let left = short.not_after - OffsetDateTime::now_utc();
+    assert!(left > time::Duration::seconds(3), "the machine is too slow to renew in time");
+    while OffsetDateTime::now_utc() < short.not_after + time::Duration::seconds(3) {
+        load.progress(50, PROGRESS).await.unwrap();
+    }
+    load.progress(200, PROGRESS).await.unwrap();
+    let summary = load.finish(&cluster).await.unwrap();
+    eprintln!("rotation, every second: {summary:?}");
+    assert_eq!(summary.unknown, 0, "a call failed while connections were replaced");
+    for gateway in cluster.gateways() {
+        let log = std::fs::read_to_string(gateway.service().log_path()).unwrap();
+        assert_eq!(log.matches("a peer is heard").count(), 1, "a link between gateways was cut:\n{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_and_the_authority_are_replaced_under_load_and_no_call_fails() {
+    let (cluster, load) = under_load("rotation", &[]).await;
     let certificates = cluster.certificates().unwrap();
 
     let before = taken_up(&cluster).await;

@@ -10,8 +10,10 @@ use group_log::{
     ClientId,
     dimls::{DgroupId, Setup},
 };
-use service_kit::net::{SharedNetwork, tcp_network};
-use tonic::transport::Channel;
+use service_kit::{
+    channel::Channel,
+    net::{SharedNetwork, tcp_network},
+};
 
 use super::item::Item;
 use crate::{

@@ -15,8 +15,11 @@ use concordat_proto::{
 };
 use futures::{FutureExt, StreamExt, future::ready};
 use group_log::ClientId;
-use service_kit::net::{SharedNetwork, tcp_network};
-use tonic::{Code, Status, transport::Channel};
+use service_kit::{
+    channel::Channel,
+    net::{SharedNetwork, tcp_network},
+};
+use tonic::{Code, Status};
 
 use super::{Call, CallError, CallStream, Security, Transport, line::Line};
 use crate::{error::Error, limits::MAX_ANSWER_BYTES};

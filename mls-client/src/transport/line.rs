@@ -2,12 +2,8 @@
 
 use bytes::Bytes;
 use group_log::ClientId;
-use service_kit::net::{Connector, SharedNetwork};
-use tonic::{
-    Request,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint},
-};
+use service_kit::{channel::Channel, net::SharedNetwork};
+use tonic::{Request, metadata::MetadataValue, transport::Endpoint};
 
 use super::{CallError, Security};
 use crate::{
@@ -59,11 +55,11 @@ impl Line {
         let plain = whole.replacen("https://", "http://", 1);
         let endpoint = Endpoint::from_shared(plain).map_err(|e| invalid(e.to_string()))?;
         let network = if secure { security.over(network)? } else { network };
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_while_idle(true)
-            .connect_with_connector_lazy(Connector::new(network));
+            .keep_alive_while_idle(true);
+        let channel = Channel::lazy(&endpoint, network);
         let proof = if secure { Proof::Shown(security.clone()) } else { Proof::Claimed(client.to_bytes()) };
         Ok(Line { channel, proof })
     }

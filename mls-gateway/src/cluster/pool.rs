@@ -12,10 +12,10 @@ use bytes::Bytes;
 use concordat_proto::ordering::v1::{WatchQuorumRequest, ordering_client::OrderingClient};
 use group_log::fork::GatewayId;
 use parking_lot::Mutex;
-use service_kit::net::{Connector, SharedNetwork};
+use service_kit::{channel::Channel, net::SharedNetwork};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use super::{quorum::QuorumBoard, submit_stream::SubmitQueue};
 use crate::limits::{
@@ -118,14 +118,13 @@ impl Pool {
     }
 
     fn open(&self, address: &str) -> Result<NodeClient, tonic::transport::Error> {
-        let channel = Endpoint::from_shared(format!("http://{address}"))?
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
-            .http2_adaptive_window(true)
-            .connect_with_connector_lazy(Connector::new(Arc::clone(&self.network)));
-        Ok(OrderingClient::new(channel)
+            .http2_adaptive_window(true);
+        Ok(OrderingClient::new(Channel::lazy(&endpoint, Arc::clone(&self.network)))
             .max_decoding_message_size(CLUSTER_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(CLUSTER_MESSAGE_BYTES_MAX))
     }

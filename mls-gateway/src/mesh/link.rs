@@ -9,15 +9,9 @@ use concordat_proto::{
 };
 use group_log::dimls::DgroupId;
 use parking_lot::Mutex;
-use service_kit::{
-    net::{Connector, SharedNetwork},
-    rng::Randomness,
-};
+use service_kit::{channel::Channel, net::SharedNetwork, rng::Randomness};
 use tokio::time::{Instant, sleep, timeout};
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, transport::Endpoint};
 
 use super::{
     limits::{FETCH_SILENCE, LINK_PAUSE, RANGES_MAX, STORE_BATCH_BYTES, STORE_BATCH_ITEMS},
@@ -71,13 +65,13 @@ impl Link {
         patience: Duration,
     ) -> Result<Self, tonic::transport::Error> {
         // The network encrypts, if it does, so to tonic it is a plain connection.
-        let channel = Endpoint::from_shared(format!("http://{peer}"))?
+        let endpoint = Endpoint::from_shared(format!("http://{peer}"))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .connect_with_connector_lazy(Connector::new(network));
-        let client = MeshClient::new(channel).max_decoding_message_size(CLUSTER_MESSAGE_BYTES_MAX);
+            .keep_alive_while_idle(true);
+        let client = MeshClient::new(Channel::lazy(&endpoint, network))
+            .max_decoding_message_size(CLUSTER_MESSAGE_BYTES_MAX);
         let puller = Arc::new(Mutex::new(Puller::new(store, patience)));
         Ok(Link { puller, peer, client, rng, since: Instant::now() })
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use concordat_proto::relay::v1::{self as pb, link_message::Message, relay_client::RelayClient};
 use group_log::fork::GatewayId;
-use service_kit::net::{Connector, SharedNetwork};
+use service_kit::{channel::Channel, net::SharedNetwork};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming, transport::Endpoint};
@@ -31,7 +31,7 @@ pub fn listen_to_peers(
         .iter()
         .map(|peer| {
             let endpoint = Endpoint::from_shared(format!("http://{peer}"))?.connect_timeout(CONNECT_TIMEOUT);
-            let channel = endpoint.connect_with_connector_lazy(Connector::new(Arc::clone(network)));
+            let channel = Channel::lazy(&endpoint, Arc::clone(network));
             let client = RelayClient::new(channel)
                 .max_decoding_message_size(RELAY_MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(RELAY_MESSAGE_BYTES_MAX);

@@ -22,6 +22,7 @@ use concordat_proto::{
 use group_log::{GroupId, fork::GatewayId};
 use parking_lot::Mutex;
 use prost::Message;
+use service_kit::channel::Channel;
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
@@ -29,7 +30,6 @@ use tokio::{
 use tonic::{
     Request, Status,
     metadata::{AsciiMetadataValue, MetadataMap, MetadataValue},
-    transport::Channel,
 };
 
 pub use link::listen_to_peers;

@@ -12,12 +12,9 @@ use std::{
 
 use concordat_proto::raft::v1::{Hello, peers_client::PeersClient};
 use parking_lot::Mutex;
-use service_kit::net::{Connector, SharedNetwork};
+use service_kit::{channel::Channel, net::SharedNetwork};
 use tokio::time::{Instant, timeout};
-use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, transport::Endpoint};
 
 use super::{
     identity::Identity,
@@ -187,7 +184,7 @@ pub fn channel(address: &str, network: &SharedNetwork) -> Option<Channel> {
         .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)
         .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    Some(endpoint.connect_with_connector_lazy(Connector::new(network.clone())))
+    Some(Channel::lazy(&endpoint, network.clone()))
 }
 
 /// A client whose messages are bounded.

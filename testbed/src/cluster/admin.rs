@@ -4,7 +4,8 @@ use concordat_proto::ordering::v1::{
     AddLearnerRequest, BootstrapRequest, GetStatusRequest, GetStatusResponse, NodeAddress, PromoteRequest,
     RemoveRequest, TransferLeaderRequest, admin_client::AdminClient as Wire,
 };
-use tonic::{Request, Status, transport::Channel};
+use service_kit::channel::Channel;
+use tonic::{Request, Status};
 
 use super::Dialer;
 use crate::limits::ADMIN_DEADLINE;

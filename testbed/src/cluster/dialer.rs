@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-use service_kit::net::{Connector, SharedNetwork, tcp_network};
-use tonic::transport::{Channel, Endpoint};
+use service_kit::{
+    channel::Channel,
+    net::{SharedNetwork, tcp_network},
+};
+use tonic::transport::Endpoint;
 
 /// Opens connections to processes: in plaintext, or with a certificate.
 #[derive(Clone)]
@@ -36,8 +39,8 @@ impl Dialer {
     /// A channel to `address` (host:port) that connects when it is first used. Panics if that is no address.
     pub fn channel(&self, address: &str) -> Channel {
         // The connector encrypts, so to tonic it is a plain connection.
-        Endpoint::from_shared(format!("http://{address}"))
-            .unwrap_or_else(|error| panic!("`{address}` is not host:port: {error}"))
-            .connect_with_connector_lazy(Connector::new(self.network.clone()))
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .unwrap_or_else(|error| panic!("`{address}` is not host:port: {error}"));
+        Channel::lazy(&endpoint, self.network.clone())
     }
 }

@@ -21,10 +21,10 @@ use concordat_proto::{
 use group_log::{Commit, Content, Create, GroupId, GroupKind, Policy, StateId, hash};
 use rand::{Rng, RngCore};
 use rand_chacha::ChaCha8Rng;
-use service_kit::status::reason;
+use service_kit::{channel::Channel, status::reason};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status, transport::Channel};
+use tonic::{Request, Status};
 
 use crate::{
     cluster::Dialer,

@@ -8,8 +8,8 @@ use concordat_proto::{
 };
 use group_log::{Accepted, Content, Entry, Submission};
 use prost::Message;
-use service_kit::status::reason;
-use tonic::{Request, Status, transport::Channel};
+use service_kit::{channel::Channel, status::reason};
+use tonic::{Request, Status};
 
 use crate::{
     cluster::Dialer,

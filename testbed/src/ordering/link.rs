@@ -7,12 +7,13 @@ use concordat_proto::ordering::v1::{
     Outcome, Submission, SubmissionOutcome, SubmitRequest, SubmitResponse,
     ordering_client::OrderingClient as Wire, outcome,
 };
+use service_kit::channel::Channel;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
 
 use crate::limits::{ANSWER_DEADLINE, LINK_QUEUE_ENTRIES};
 

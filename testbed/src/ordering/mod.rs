@@ -16,8 +16,9 @@ use concordat_proto::ordering::v1::{
 use group_log::{GroupId, StateId, Submission};
 use parking_lot::Mutex;
 use prost::Message;
+use service_kit::channel::Channel;
 use tokio::time::{Instant, sleep};
-use tonic::{Request, Status, transport::Channel};
+use tonic::{Request, Status};
 
 pub use link::Attempt;
 pub use logs::{ReadError, WholeLogs};
