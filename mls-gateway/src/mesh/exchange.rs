@@ -1,6 +1,6 @@
 //! `concordat.mesh.v1.Mesh`: what other gateways pull from this one.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use concordat_proto::{
@@ -10,10 +10,10 @@ use concordat_proto::{
         mesh_server::{Mesh, MeshServer},
     },
 };
-use futures::Stream as Futures;
+use futures::{Stream as Futures, StreamExt};
 use group_log::dimls::DgroupId;
 use service_kit::shutdown::Drain;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -31,12 +31,21 @@ pub struct Exchange {
     pub(crate) drain: Drain,
 }
 
+/// The service as it is served.
+#[derive(Clone)]
+pub(crate) struct Served {
+    exchange: Exchange,
+    /// A watch that is older is ended, so that the other gateway begins it anew over a new connection.
+    watch_age: Duration,
+}
+
 type Answers<T> = Pin<Box<dyn Futures<Item = Result<T, Status>> + Send>>;
 
 impl Exchange {
-    /// The service to be served, to gateways only.
-    pub(crate) fn into_service(self) -> MeshServer<Self> {
-        MeshServer::new(self).max_encoding_message_size(CLUSTER_MESSAGE_BYTES_MAX)
+    /// The service to be served, to gateways only, over connections that are replaced after `connection_age`.
+    pub(crate) fn into_service(self, connection_age: Duration) -> MeshServer<Served> {
+        let served = Served { exchange: self, watch_age: connection_age };
+        MeshServer::new(served).max_encoding_message_size(CLUSTER_MESSAGE_BYTES_MAX)
     }
 
     async fn tell(
@@ -110,22 +119,22 @@ fn state(named: &Named) -> StreamState {
 }
 
 #[tonic::async_trait]
-impl Mesh for Exchange {
+impl Mesh for Served {
     type WatchStream = Answers<WatchResponse>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let WatchRequest { storage_id, after } = request.into_inner();
         // Marks of another storage mean nothing here.
-        let after = if storage_id == self.store.storage_id().as_slice() { after } else { 0 };
+        let after = if storage_id == self.exchange.store.storage_id().as_slice() { after } else { 0 };
         let (answers, told) = mpsc::channel(EVENTS_MAX);
-        let (exchange, hold) = (self.clone(), self.drain.hold());
+        let (exchange, hold) = (self.exchange.clone(), self.exchange.drain.hold());
         tokio::spawn(async move {
             let _hold = hold;
             if let Err(error) = exchange.tell(after, answers.clone()).await {
                 let _ = answers.send(Err(error.into())).await;
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(told))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(told).take_until(sleep(self.watch_age)))))
     }
 
     type FetchStream = Answers<FetchResponse>;
@@ -138,7 +147,7 @@ impl Mesh for Exchange {
             );
         }
         let (answers, told) = mpsc::channel(EVENTS_MAX);
-        let (exchange, hold) = (self.clone(), self.drain.hold());
+        let (exchange, hold) = (self.exchange.clone(), self.exchange.drain.hold());
         tokio::spawn(async move {
             let _hold = hold;
             if let Err(error) = exchange.hand_out(ranges, answers.clone()).await {

@@ -193,7 +193,7 @@ fn serve_gateways(
     gatekeeper: Gatekeeper,
     drain: Drain,
 ) -> AbortOnDropHandle<()> {
-    let service = exchange.into_service();
+    let service = exchange.into_service(incoming.connection_age());
     let service = InterceptedService::new(service, move |request: Request<()>| {
         gatekeeper.admit(request.extensions(), &[RoleKind::Gateway]).map(|_| request)
     });

@@ -58,7 +58,7 @@ struct Peer {
 }
 
 impl Peer {
-    async fn run(mut self) {
+    async fn run(self) {
         let mut last_words = String::new();
         loop {
             let Err(status) = self.listen().await else { return };
@@ -72,11 +72,12 @@ impl Peer {
         }
     }
 
-    /// Listens until the link is cut. Ends well only if there is nobody to listen to: a list of all gateways may name this one, too.
-    async fn listen(&mut self) -> Result<(), Status> {
+    /// Opens a link, over a new connection if the peer has asked for one. Nothing if there is nobody to listen to: a list of all gateways
+    /// may name this one, too.
+    async fn open(&self) -> Result<Option<(GatewayId, Streaming<pb::LinkMessage>)>, Status> {
         let mut cluster = self.relay.cluster.clone();
         let Ok(Some(cluster_id)) = cluster.wait_for(Option::is_some).await.map(|id| id.clone()) else {
-            return Ok(());
+            return Ok(None);
         };
         let hello = pb::Hello {
             gateway_id: self.relay.own.0.to_vec().into(),
@@ -84,45 +85,72 @@ impl Peer {
             address: self.address.clone(),
         };
         let request = self.relay.signed(pb::LinkRequest { hello: Some(hello) });
-        let opened = timeout(CONNECT_TIMEOUT, self.client.link(request)).await;
+        let mut client = self.client.clone();
+        let opened = timeout(CONNECT_TIMEOUT, client.link(request)).await;
         let mut messages = opened.map_err(|_| Status::deadline_exceeded("no answer in time"))??.into_inner();
-        let Some(Message::Hello(hello)) = next(&mut messages).await? else {
+        let Some(Next::Message(Message::Hello(hello))) = next(&mut messages).await? else {
             return Err(GatewayError::Protocol("a link begins with a hello").into());
         };
         let neighbour = self.relay.check_peer(&hello.gateway_id, &hello.cluster_id)?;
-        if neighbour == self.relay.own {
-            return Ok(());
-        }
+        Ok((neighbour != self.relay.own).then_some((neighbour, messages)))
+    }
+
+    /// Listens until the link is cut. Ends well only if there is nobody to listen to.
+    async fn listen(&self) -> Result<(), Status> {
+        let Some((neighbour, mut messages)) = self.open().await? else { return Ok(()) };
         tracing::info!(peer = self.peer, gateway = ?neighbour, "a peer is heard");
         let link = Link { relay: &self.relay, neighbour };
         self.relay.state.lock().neighbours.insert(neighbour, self.client.clone());
         metrics::relay_links(self.relay.links());
         let repair = Repair::start(Arc::clone(&self.relay), Arc::clone(&self.registry), self.client.clone());
         loop {
-            match next(&mut messages).await? {
-                Some(Message::Reach(reach)) => {
+            let message = match next(&mut messages).await? {
+                Some(Next::Message(message)) => message,
+                Some(Next::Unknown) => continue,
+                // The link is as old as its connection may be. Meanwhile the peer stays a neighbour.
+                None => {
+                    messages = self.open_again(neighbour).await?;
+                    continue;
+                }
+            };
+            match message {
+                Message::Reach(reach) => {
                     if link.relay.state.lock().reach.announced(neighbour, &reach) {
                         link.relay.changed.send_replace(());
                     }
                 }
-                Some(Message::Digests(digests)) if digests.groups.len() <= RELAY_DIGESTS_MAX => {
+                Message::Digests(digests) if digests.groups.len() <= RELAY_DIGESTS_MAX => {
                     repair.heard(digests.groups);
                 }
-                Some(Message::Digests(digests)) => {
+                Message::Digests(digests) => {
                     let expected = format!("at most {RELAY_DIGESTS_MAX}");
                     return Err(GatewayError::bad_field("digests", expected, digests.groups.len()).into());
                 }
-                Some(Message::Hello(_)) | None => {}
+                Message::Hello(_) => {}
             }
+        }
+    }
+
+    async fn open_again(&self, neighbour: GatewayId) -> Result<Streaming<pb::LinkMessage>, Status> {
+        let opened = timeout(RELAY_SILENCE_MAX, self.open()).await;
+        match opened.map_err(|_| Status::unavailable("the peer is silent"))?? {
+            Some((same, messages)) if same == neighbour => Ok(messages),
+            _ => Err(Status::unavailable("another gateway answers in the peer's place")),
         }
     }
 }
 
-/// The next message. Silence is a cut.
-async fn next(messages: &mut Streaming<pb::LinkMessage>) -> Result<Option<Message>, Status> {
+/// What comes over a link.
+enum Next {
+    Message(Message),
+    /// Of a later version.
+    Unknown,
+}
+
+/// What comes next; nothing if the peer has ended the link. Silence is a cut.
+async fn next(messages: &mut Streaming<pb::LinkMessage>) -> Result<Option<Next>, Status> {
     match timeout(RELAY_SILENCE_MAX, messages.message()).await {
-        Ok(Ok(Some(message))) => Ok(message.message),
-        Ok(Ok(None)) => Err(Status::unavailable("the peer has ended the link")),
+        Ok(Ok(message)) => Ok(message.map(|message| message.message.map_or(Next::Unknown, Next::Message))),
         Ok(Err(status)) => Err(status),
         Err(_) => Err(Status::unavailable("the peer is silent")),
     }

@@ -1,6 +1,6 @@
 //! What a gateway answers to others.
 
-use std::{collections::BTreeMap, io, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, io, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use concordat_proto::{
@@ -13,7 +13,7 @@ use concordat_proto::{
         sequence_response,
     },
 };
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use group_log::{
     GroupId,
     fork::{BranchEntry, GatewayId, Mode},
@@ -53,12 +53,14 @@ pub struct RelayApi {
     registry: Arc<Registry>,
     /// host:port that others reach this gateway at.
     address: String,
+    /// A link that is older is ended, so that its listener opens it anew over a new connection.
+    link_age: Duration,
 }
 
 impl RelayApi {
     /// What `relay` and `registry` know, at a gateway that others reach at `address` (host:port).
     pub fn new(relay: Arc<Relay>, registry: Arc<Registry>, address: String) -> Self {
-        Self { relay, registry, address }
+        Self { relay, registry, address, link_age: Duration::MAX }
     }
 }
 
@@ -70,13 +72,15 @@ pub async fn serve(
     gatekeeper: Gatekeeper,
     drain: Drain,
 ) -> io::Result<()> {
-    let service = RelayServer::new(api)
+    // By then the connection's end was announced, so the next link goes over another one.
+    let link_age = incoming.connection_age();
+    let service = RelayServer::new(RelayApi { link_age, ..api })
         .max_decoding_message_size(RELAY_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(RELAY_MESSAGE_BYTES_MAX);
     let only_gateways = move |request: Request<()>| {
         gatekeeper.admit(request.extensions(), &[RoleKind::Gateway]).map(|_| request)
     };
-    let mesh = mesh.map(|mesh| InterceptedService::new(mesh.into_service(), only_gateways.clone()));
+    let mesh = mesh.map(|mesh| InterceptedService::new(mesh.into_service(link_age), only_gateways.clone()));
     let served = Server::builder()
         .http2_adaptive_window(Some(true))
         .max_connection_age(incoming.connection_age())
@@ -173,7 +177,7 @@ impl RelayService for RelayApi {
         let listener = self.relay.check_peer(&hello.gateway_id, &hello.cluster_id).inspect_err(refused)?;
         let (messages, told) = mpsc::channel(LINK_MESSAGES_MAX);
         tokio::spawn(tell(self.clone(), listener, messages));
-        Ok(Response::new(Box::pin(ReceiverStream::new(told))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(told).take_until(sleep(self.link_age)))))
     }
 
     async fn sequence(

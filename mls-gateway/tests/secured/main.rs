@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)] // A panic in a test is its report; what files share is public.
 
+mod expiry;
 mod links;
 #[path = "../gateway/support/member.rs"]
 #[allow(dead_code)] // What the tests of groups need beside this.

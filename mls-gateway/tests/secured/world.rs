@@ -55,6 +55,11 @@ pub enum Caller {
 
 impl World {
     pub async fn start() -> Self {
+        Self::start_replacing(None).await
+    }
+
+    /// The same, with connections that are replaced after so many seconds.
+    pub async fn start_replacing(connection_seconds: Option<u64>) -> Self {
         let authority = Authority::new(DOMAIN, Lifetime::days(1)).unwrap();
         let stranger = Authority::new(DOMAIN, Lifetime::days(1)).unwrap();
         let tokens = TokenSigner::new().unwrap();
@@ -73,7 +78,7 @@ impl World {
                 tls_key: Some(files.key),
                 tls_ca: Some(files.ca),
                 tls_reload_seconds: 60,
-                tls_connection_seconds: None,
+                tls_connection_seconds: connection_seconds,
                 insecure_dev: false,
             }
         };
@@ -125,6 +130,11 @@ impl World {
     pub fn client(&self, name: &str) -> Caller {
         let role = Role::Client(name.as_bytes().to_vec());
         Caller::Certificate(self.authority.issue(&role, &self.hosts, Lifetime::days(1)).unwrap())
+    }
+
+    /// Where the credentials of a client of this name are, which this certificate was issued to. In place of those that it has.
+    pub fn hand_out(&self, name: &str, issued: &Issued) -> Files {
+        put(&self.dir, name, issued, self.authority.certificate())
     }
 
     /// Every place (host:port) where a service is served.
