@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     ids::{ChainHash, ClientId, EntryId, GroupId, KeyPackageRef, StateId},
-    limits::{DEFAULT_PAST_EPOCHS, MAX_PAST_EPOCHS},
+    limits::{DEFAULT_PAST_EPOCHS, MAX_PAST_EPOCHS, MAX_RETAIN_HOURS, MAX_SEQ},
     turns::Turns,
 };
 
@@ -42,18 +42,40 @@ impl GroupKind {
 pub struct Policy {
     /// Application messages are accepted for this many epochs before the current one: 0 to [`MAX_PAST_EPOCHS`].
     pub past_epochs: u32,
+    /// So many of the newest entries are kept, or fewer if the cluster keeps no more: 0 to [`MAX_SEQ`](crate::limits::MAX_SEQ). 0 leaves it
+    /// to the cluster. Of logs of MLS groups only; others are kept whole.
+    pub retain_entries: u64,
+    /// Entries are kept for so many hours, or for a shorter time if the cluster keeps none longer: 0 to [`MAX_RETAIN_HOURS`]. 0 leaves it to
+    /// the cluster.
+    pub retain_hours: u32,
 }
 
 impl Policy {
+    /// The name, the bound and the value of what is above its bound.
+    pub(crate) fn beyond(&self) -> Option<(&'static str, u64, u64)> {
+        [
+            ("policy.past_epochs", MAX_PAST_EPOCHS.into(), self.past_epochs.into()),
+            ("policy.retain_entries", MAX_SEQ, self.retain_entries),
+            ("policy.retain_hours", MAX_RETAIN_HOURS.into(), self.retain_hours.into()),
+        ]
+        .into_iter()
+        .find(|(_, max, got)| got > max)
+    }
+
     /// Every value is within its bounds.
     pub fn is_valid(&self) -> bool {
-        self.past_epochs <= MAX_PAST_EPOCHS
+        self.beyond().is_none()
+    }
+
+    /// The group has limits of its own as to what is kept.
+    pub fn has_retention(&self) -> bool {
+        self.retain_entries > 0 || self.retain_hours > 0
     }
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Policy { past_epochs: DEFAULT_PAST_EPOCHS }
+        Policy { past_epochs: DEFAULT_PAST_EPOCHS, retain_entries: 0, retain_hours: 0 }
     }
 }
 

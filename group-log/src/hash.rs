@@ -6,7 +6,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::{
-    content::{Commit, Content, Create, Entry},
+    content::{Commit, Content, Create, Entry, Policy},
     ids::{ChainHash, ClientId, EntryId, GroupId, StateId},
     turns::Turns,
 };
@@ -32,12 +32,15 @@ pub fn entry_id(state: &StateId, content: &Content) -> EntryId {
     EntryId(match content {
         Content::Commit(commit) => return commit_state_id(state, &commit.message).into(),
         Content::Create(Create { kind, policy, group_info: _ }) => {
-            parts("concordat create entry v1").int(kind.tag().into()).int(policy.past_epochs.into()).finish()
+            let parts =
+                parts("concordat create entry v1").int(kind.tag().into()).int(policy.past_epochs.into());
+            retention_parts(parts, policy).finish()
         }
         Content::Proposal { message } => parts("concordat proposal v1").bytes(message).finish(),
         Content::Application { message } => parts("concordat application v1").bytes(message).finish(),
         Content::PolicyChange { policy, turns } => {
-            turns_parts(parts("concordat policy v1").int(policy.past_epochs.into()), turns.as_ref()).finish()
+            let parts = parts("concordat policy v1").int(policy.past_epochs.into());
+            retention_parts(turns_parts(parts, turns.as_ref()), policy).finish()
         }
         Content::Close => parts("concordat close v1").finish(),
     })
@@ -86,7 +89,8 @@ pub fn chain_hash(previous: &ChainHash, link: &ChainLink<'_>) -> ChainHash {
 fn content_parts(parts: Parts, content: &Content) -> Parts {
     match content {
         Content::Create(Create { kind, policy, group_info }) => {
-            parts.int(kind.tag().into()).int(policy.past_epochs.into()).bytes(group_info)
+            let parts = parts.int(kind.tag().into()).int(policy.past_epochs.into()).bytes(group_info);
+            retention_parts(parts, policy)
         }
         Content::Commit(Commit { message, welcome, group_info, recipients }) => recipients.iter().fold(
             parts.bytes(message).bytes(welcome).bytes(group_info).int(recipients.len() as u64),
@@ -94,13 +98,21 @@ fn content_parts(parts: Parts, content: &Content) -> Parts {
         ),
         Content::Proposal { message } | Content::Application { message } => parts.bytes(message),
         Content::PolicyChange { policy, turns } => {
-            turns_parts(parts.int(policy.past_epochs.into()), turns.as_ref())
+            retention_parts(turns_parts(parts.int(policy.past_epochs.into()), turns.as_ref()), policy)
         }
         Content::Close => parts,
     }
 }
 
-/// Nothing at all for a policy without turns, which nothing follows.
+/// Nothing at all for a policy that leaves retention to the cluster. Nothing follows.
+fn retention_parts(parts: Parts, policy: &Policy) -> Parts {
+    match policy.has_retention() {
+        true => parts.int(policy.retain_entries).int(policy.retain_hours.into()),
+        false => parts,
+    }
+}
+
+/// Nothing at all for a policy without turns. At least three numbers with them, so what may follow is told apart.
 fn turns_parts(parts: Parts, turns: Option<&Turns>) -> Parts {
     let Some(Turns { turn_ms, order }) = turns else { return parts };
     let parts = parts.int(u64::from(*turn_ms)).int(order.len() as u64);

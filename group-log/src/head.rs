@@ -4,13 +4,15 @@ use crate::{
     codec::{DecodeError, Reader, Writer},
     content::{CommitRef, EntryKind, GroupKind, Policy, Record},
     ids::{ChainHash, ClientId, EntryId, StateId},
-    limits::{MAX_CLIENT_ID_BYTES, MAX_EPOCH, MAX_PAST_EPOCHS, MAX_SEQ},
+    limits::{MAX_CLIENT_ID_BYTES, MAX_EPOCH, MAX_PAST_EPOCHS, MAX_RETAIN_HOURS, MAX_SEQ},
     turns::Turn,
 };
 
 const VERSION: u8 = 1;
 /// Of a head with a turn at its end.
 const VERSION_WITH_TURN: u8 = 2;
+/// Added to either for a group with retention of its own, which then comes first.
+const WITH_RETENTION: u8 = 2;
 const EPOCH_BOUND: &str = "an epoch of at most 2^62";
 const SEQ_BOUND: &str = "a number of at most 2^62";
 
@@ -55,7 +57,13 @@ impl Head {
     /// For storage.
     pub fn encode(&self) -> Vec<u8> {
         let version = if self.turn.is_some() { VERSION_WITH_TURN } else { VERSION };
-        let writer = Writer::new(version)
+        let writer = match self.policy.has_retention() {
+            true => Writer::new(version + WITH_RETENTION)
+                .int(self.policy.retain_entries)
+                .int(self.policy.retain_hours.into()),
+            false => Writer::new(version),
+        };
+        let writer = writer
             .byte(self.kind.tag())
             .int(self.policy.past_epochs.into())
             .int(self.first_epoch)
@@ -71,11 +79,23 @@ impl Head {
 
     /// Reads [`Head::encode`]. One head has one encoding.
     pub fn decode(bytes: &[u8]) -> Result<Head, DecodeError> {
-        let has_turn = bytes.first() == Some(&VERSION_WITH_TURN);
-        let version = if has_turn { VERSION_WITH_TURN } else { VERSION };
+        let first = bytes.first().copied().unwrap_or(VERSION);
+        let has_retention = (VERSION + WITH_RETENTION..=VERSION_WITH_TURN + WITH_RETENTION).contains(&first);
+        let has_turn = [VERSION_WITH_TURN, VERSION_WITH_TURN + WITH_RETENTION].contains(&first);
+        let version = if has_retention || has_turn { first } else { VERSION };
         let mut reader = Reader::new("head", version, bytes)?;
+        let mut policy = Policy { past_epochs: 0, retain_entries: 0, retain_hours: 0 };
+        if has_retention {
+            policy.retain_entries = reader.int_to("policy.retain_entries", MAX_SEQ, SEQ_BOUND)?;
+            let hours = reader.int_to("policy.retain_hours", MAX_RETAIN_HOURS.into(), "0 to 876000")?;
+            policy.retain_hours = hours as u32;
+            if !policy.has_retention() {
+                let expected = "above 0, as is said before it";
+                return Err(DecodeError::Value { field: "policy.retain_hours", expected, got: 0 });
+            }
+        }
         let kind = read_kind(&mut reader)?;
-        let past = reader.int_to("policy.past_epochs", MAX_PAST_EPOCHS.into(), "0 to 64")?;
+        policy.past_epochs = reader.int_to("policy.past_epochs", MAX_PAST_EPOCHS.into(), "0 to 64")? as u32;
         let first_epoch = reader.int_to("first_epoch", MAX_EPOCH, EPOCH_BOUND)?;
         let epoch = reader.int_to("epoch", MAX_EPOCH, EPOCH_BOUND)?;
         let state_id = StateId(reader.fixed("state_id")?);
@@ -88,7 +108,7 @@ impl Head {
         reader.finish("head")?;
         Ok(Head {
             kind,
-            policy: Policy { past_epochs: past as u32 },
+            policy,
             first_epoch,
             epoch,
             state_id,

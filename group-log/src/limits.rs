@@ -41,6 +41,9 @@ pub const MAX_PAST_EPOCHS: u32 = 64;
 /// Value of [`Policy::past_epochs`](crate::Policy::past_epochs) for a creator that chooses none, in epochs.
 pub const DEFAULT_PAST_EPOCHS: u32 = 5;
 
+/// Highest value of [`Policy::retain_hours`](crate::Policy::retain_hours), in hours: a century.
+pub const MAX_RETAIN_HOURS: u32 = 876_000;
+
 /// Shortest [`Turns::turn_ms`](crate::Turns::turn_ms), in milliseconds.
 pub const MIN_TURN_MS: u32 = 10;
 

@@ -14,7 +14,7 @@ use std::ops::RangeInclusive;
 
 use crate::{
     codec::{DecodeError, Reader, Writer},
-    content::GroupKind,
+    content::{GroupKind, Policy},
     head::Head,
     ids::ChainHash,
     limits::{DEDUPE_WINDOW, MAX_PRUNED_AT_ONCE, MAX_SEQ},
@@ -62,7 +62,20 @@ pub struct Prune {
     pub pruned: Pruned,
 }
 
+const HOUR_MS: u64 = 60 * 60 * 1000;
+
 impl Retention {
+    /// What is kept of a group with this policy: what it chooses, or this if it chooses nothing; but no more than `most`.
+    pub fn of_group(&self, policy: &Policy, most: &Retention) -> Retention {
+        let chosen = |own: u64| (own > 0).then_some(own);
+        let bounded = |kept: Option<u64>, most: Option<u64>| kept.into_iter().chain(most).min();
+        let own_age = chosen(policy.retain_hours.into()).map(|hours| hours.saturating_mul(HOUR_MS));
+        Retention {
+            max_entries: bounded(chosen(policy.retain_entries).or(self.max_entries), most.max_entries),
+            max_age_ms: bounded(own_age.or(self.max_age_ms), most.max_age_ms),
+        }
+    }
+
     /// Nothing is ever given up.
     pub fn is_forever(&self) -> bool {
         self.max_entries.is_none() && self.max_age_ms.is_none()

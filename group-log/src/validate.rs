@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     content::{Commit, Content, EntryKind, Policy, Submission},
-    limits::{Limits, MAX_EPOCH, MAX_PAST_EPOCHS, RECIPIENT_OVERHEAD_BYTES},
+    limits::{Limits, MAX_EPOCH, RECIPIENT_OVERHEAD_BYTES},
     refusal::Refusal,
     turns::Turns,
 };
@@ -63,15 +63,10 @@ pub fn size(commit: &Commit) -> usize {
 }
 
 fn policy(policy: &Policy) -> Result<(), Refusal> {
-    if policy.is_valid() {
-        return Ok(());
+    match policy.beyond() {
+        Some((field, max, got)) => Err(Refusal::PolicyInvalid { field, min: 0, max, got }),
+        None => Ok(()),
     }
-    Err(Refusal::PolicyInvalid {
-        field: "policy.past_epochs",
-        min: 0,
-        max: MAX_PAST_EPOCHS.into(),
-        got: policy.past_epochs.into(),
-    })
 }
 
 fn at_most(field: &'static str, limit: usize, got: usize) -> Result<(), Refusal> {

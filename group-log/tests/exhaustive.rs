@@ -139,7 +139,7 @@ fn submissions(name: &str, alphabet: &Alphabet, names: &mut BTreeMap<StateId, Pa
     let Alphabet { first_epoch, epochs, policies, exact_parents } = *alphabet;
     let contents =
         |epoch: u64| [("ann", commit(&format!("a{epoch}"))), ("bob", commit(&format!("b{epoch}")))];
-    let policy_at_first = Policy { past_epochs: 1 };
+    let policy_at_first = Policy { past_epochs: 1, ..Policy::default() };
     let creates = ["one", "two"].map(|info| create_as(GroupKind::Mls, policy_at_first, info));
 
     // The states that can be reached: one create or the other, then at each epoch one commit or the other.

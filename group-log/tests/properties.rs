@@ -191,12 +191,14 @@ proptest! {
 
     #[test]
     fn any_head_comes_back_as_it_was(
-        kind in 0..3usize, past_epochs in 0..=64u32, numbers in any::<[u64; 6]>(), hashes in any::<[[u8; 32]; 2]>(),
+        kind in 0..3usize, past_epochs in 0..=64u32, retained in any::<Option<(u32, u16)>>(), numbers in any::<[u64; 6]>(), hashes in any::<[[u8; 32]; 2]>(),
     ) {
+        let (retain_entries, retain_hours) = retained.map_or((0, 0), |(entries, hours)| (entries.into(), hours.into()));
+        let policy = Policy { past_epochs, retain_entries, retain_hours };
         let [first_epoch, epoch, seq, closed, group_info_seq, group_info_epoch] = numbers.map(|number| number >> 2);
         let head = Head {
             kind: [GroupKind::Mls, GroupKind::Demls, GroupKind::Dimls][kind],
-            policy: Policy { past_epochs },
+            policy,
             first_epoch,
             epoch,
             state_id: StateId(hashes[0]),
@@ -282,7 +284,12 @@ fn a_group_id_belongs_to_its_first_create() {
         submission("g", "ann", 3, create("other")),
         submission("g", "ann", 4, create("info")),
         submission("g", "ann", 3, create_as(GroupKind::Demls, Policy::default(), "info")),
-        submission("g", "ann", 3, create_as(GroupKind::Mls, Policy { past_epochs: 1 }, "info")),
+        submission(
+            "g",
+            "ann",
+            3,
+            create_as(GroupKind::Mls, Policy { past_epochs: 1, ..Policy::default() }, "info"),
+        ),
     ];
     for other in others {
         let refused = log.apply(&other);

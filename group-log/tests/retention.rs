@@ -183,6 +183,47 @@ fn one_step_is_bounded_and_the_same_again_goes_on() {
 }
 
 #[test]
+fn a_group_keeps_what_it_chooses_within_what_the_cluster_allows() {
+    let hours = |hours: u64| Some(hours * 60 * 60 * 1000);
+    let unlimited = Retention::default();
+    let unasked = Retention { max_entries: Some(100), max_age_ms: hours(24) };
+    let most = Retention { max_entries: Some(500), max_age_ms: hours(48) };
+    let own = |retain_entries, retain_hours| Policy { retain_entries, retain_hours, ..Policy::default() };
+    let kept = |entries, age| Retention { max_entries: entries, max_age_ms: age };
+    for (default, policy, most, expected) in [
+        (unlimited, own(0, 0), unlimited, unlimited),
+        (unlimited, own(7, 0), unlimited, kept(Some(7), None)),
+        (unlimited, own(0, 0), most, most),
+        (unasked, own(0, 0), most, unasked),
+        (unasked, own(7, 0), most, kept(Some(7), hours(24))),
+        (unasked, own(0, 30), most, kept(Some(100), hours(30))),
+        (unasked, own(501, 49), most, most),
+        (unasked, own(501, 49), unlimited, kept(Some(501), hours(49))),
+        (most, own(0, 0), unasked, unasked),
+    ] {
+        assert_eq!(default.of_group(&policy, &most), expected, "{default:?} {policy:?} {most:?}");
+    }
+}
+
+#[test]
+fn what_a_group_chooses_is_in_its_hashes_and_nothing_is_if_it_chooses_nothing() {
+    let chain = |policy| {
+        let mut log = MemoryLog::new();
+        log.apply(&submission("g", "ann", 0, create_as(GroupKind::Mls, policy, "info")));
+        log.current().unwrap().chain
+    };
+    let plain = Policy::default();
+    let policies = [
+        plain,
+        Policy { retain_entries: 1, ..plain },
+        Policy { retain_hours: 1, ..plain },
+        Policy { retain_entries: 1, retain_hours: 1, ..plain },
+    ];
+    let chains: std::collections::BTreeSet<_> = policies.into_iter().map(chain).collect();
+    assert_eq!(chains.len(), policies.len());
+}
+
+#[test]
 fn entries_are_due_by_number_or_by_age_whichever_gives_up_more() {
     let log = log(10);
     let head = *log.current().unwrap();

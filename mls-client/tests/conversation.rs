@@ -143,7 +143,7 @@ async fn a_message_of_a_past_epoch_is_read_and_one_too_old_is_sent_again() {
     let ann = client(&gateway, "ann");
     let bob = client(&gateway, "bob");
     bob.publish_key_packages().await.unwrap();
-    let policy = Policy { past_epochs: 2 };
+    let policy = Policy { past_epochs: 2, ..Policy::default() };
     let group = ann.create_group(NewGroup { policy, ..NewGroup::default() }).await.unwrap();
     ann.invite(&group, &[id("bob")]).await.unwrap();
     bob.join_waiting(QUIET).await.unwrap();
@@ -252,7 +252,7 @@ async fn closing_ends_a_group_for_everybody() {
     let gateway = FakeGateway::default();
     let (clients, group) = group_of(&gateway, &["ann", "bob"]).await;
     let [ann, bob] = &clients[..] else { unreachable!() };
-    ann.set_policy(&group, Policy { past_epochs: 9 }).await.unwrap();
+    ann.set_policy(&group, Policy { past_epochs: 9, ..Policy::default() }).await.unwrap();
     assert_eq!(bob.sync(&group).await.unwrap().policy.past_epochs, 9);
     bob.close_group(&group).await.unwrap();
     assert_eq!(ann.sync(&group).await.unwrap().status, Status::Closed);

@@ -195,6 +195,9 @@ pub const RESTORE_CHUNK_BYTES: usize = 1 << 20;
 pub const SUBSCRIBE_END: Duration = Duration::from_secs(1);
 /// Between two looks at what retention gives up, by default.
 pub const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
+/// Looks that are left out where the configuration keeps everything and no group was found that chose otherwise: with the default pause
+/// between them, an hour's.
+pub const RETENTION_IDLE_LOOKS: u32 = 59;
 /// Groups that one such look reads at once.
 pub const RETENTION_GROUPS: usize = 1_024;
 /// Pause before the next groups are read: a million take less than two minutes, and no processor for themselves.

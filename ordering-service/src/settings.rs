@@ -77,15 +77,23 @@ service_kit::settings! {
         #[arg(long, env = "CONCORDAT_EVICT_AFTER_HOURS", value_name = "HOURS")]
         #[serde(skip_serializing_if = "Option::is_none")]
         pub evict_after_hours: Option<u64>,
-        /// Keep so many of each group's newest entries; 0 for all. Readers whose place is gone come back by an external commit
-        /// [default: 0].
+        /// Keep so many of the newest entries of each group that does not choose itself; 0 for all. Readers whose place is gone come back by
+        /// an external commit [default: 0].
         #[arg(long, env = "CONCORDAT_RETAIN_ENTRIES", value_name = "ENTRIES")]
         #[serde(skip_serializing_if = "Option::is_none")]
         pub retain_entries: Option<u64>,
-        /// Keep each group's entries for so many hours; 0 for ever [default: 0].
+        /// Keep the entries of each group that does not choose itself for so many hours; 0 for ever [default: 0].
         #[arg(long, env = "CONCORDAT_RETAIN_HOURS", value_name = "HOURS")]
         #[serde(skip_serializing_if = "Option::is_none")]
         pub retain_hours: Option<u64>,
+        /// Keep at most so many of each group's newest entries, whatever it chooses; 0 for no bound [default: 0].
+        #[arg(long, env = "CONCORDAT_RETAIN_ENTRIES_MAX", value_name = "ENTRIES")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub retain_entries_max: Option<u64>,
+        /// Keep each group's entries for at most so many hours, whatever it chooses; 0 for no bound [default: 0].
+        #[arg(long, env = "CONCORDAT_RETAIN_HOURS_MAX", value_name = "HOURS")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub retain_hours_max: Option<u64>,
         /// Look for what is not to be kept any longer every so many seconds [default: 60].
         #[arg(long, env = "CONCORDAT_RETAIN_CHECK_SECONDS", value_name = "SECONDS")]
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,6 +130,8 @@ impl Settings {
             evict_after_hours: Some(limits::EVICT_AFTER.as_secs() / HOUR),
             retain_entries: Some(0),
             retain_hours: Some(0),
+            retain_entries_max: Some(0),
+            retain_hours_max: Some(0),
             retain_check_seconds: Some(limits::RETENTION_INTERVAL.as_secs()),
             leader_placement: Some(LeaderPlacement::Auto),
             placement_window_ms: Some(millis(limits::PLACEMENT_WINDOW)),
@@ -153,6 +163,7 @@ impl Settings {
             ),
             keeping: Keeping {
                 limits: retention(self.retain_entries, self.retain_hours),
+                most: retention(self.retain_entries_max, self.retain_hours_max),
                 look_every: Duration::from_secs(positive(
                     "retain_check_seconds",
                     self.retain_check_seconds.unwrap_or(limits::RETENTION_INTERVAL.as_secs()),

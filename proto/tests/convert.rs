@@ -17,7 +17,11 @@ fn contents() -> Vec<Content> {
     };
     let create = |kind| {
         let group_info = message.clone();
-        Content::Create(Create { kind, policy: Policy { past_epochs: 0 }, group_info })
+        Content::Create(Create {
+            kind,
+            policy: Policy { past_epochs: 0, retain_entries: 9, retain_hours: 0 },
+            group_info,
+        })
     };
     vec![
         create(GroupKind::Mls),
@@ -31,9 +35,12 @@ fn contents() -> Vec<Content> {
             recipients: vec![recipient],
         }),
         Content::Application { message: message.clone() },
-        Content::PolicyChange { policy: Policy { past_epochs: 64 }, turns: None },
         Content::PolicyChange {
-            policy: Policy { past_epochs: 1 },
+            policy: Policy { past_epochs: 64, retain_entries: 1 << 62, retain_hours: 48 },
+            turns: None,
+        },
+        Content::PolicyChange {
+            policy: Policy { past_epochs: 1, ..Policy::default() },
             turns: Some(Turns {
                 turn_ms: 500,
                 order: vec![ClientId::new("ann").unwrap(), ClientId::new("bob").unwrap()],

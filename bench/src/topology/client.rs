@@ -83,7 +83,7 @@ impl Client {
     ) -> anyhow::Result<()> {
         let turn_ms = u32::try_from(turn.as_millis())?;
         let turns = Turns { turn_ms, order: order.into_iter().map(Bytes::from).collect() };
-        let policy = Some(Policy { past_epochs: None, turns: Some(turns) });
+        let policy = Some(Policy { turns: Some(turns), ..Policy::default() });
         let request = SetPolicyRequest { group_id: chain.id.clone().into(), epoch, policy };
         let answer = self.wire.clone().set_policy(self.named(request, patience)).await;
         answer.map(drop).map_err(|status| anyhow::anyhow!("setting turns at `{}`: {status}", self.site))

@@ -87,5 +87,5 @@ pub fn application(message: &str) -> Content {
 }
 
 pub fn policy(past_epochs: u32) -> Content {
-    Content::PolicyChange { policy: Policy { past_epochs }, turns: None }
+    Content::PolicyChange { policy: Policy { past_epochs, ..Policy::default() }, turns: None }
 }

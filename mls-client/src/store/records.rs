@@ -15,6 +15,12 @@ pub struct GroupRecord {
     kind: u8,
     /// [`Policy::past_epochs`].
     past_epochs: u32,
+    /// [`Policy::retain_entries`].
+    #[serde(default)]
+    retain_entries: u64,
+    /// [`Policy::retain_hours`].
+    #[serde(default)]
+    retain_hours: u32,
     /// In which order members commit, if they take turns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     turns: Option<TurnsRecord>,
@@ -233,6 +239,8 @@ impl GroupRecord {
             status,
             kind: kind.tag(),
             past_epochs: policy.past_epochs,
+            retain_entries: policy.retain_entries,
+            retain_hours: policy.retain_hours,
             turns: None,
             seq: 0,
             chain: [0; 32],
@@ -258,11 +266,16 @@ impl GroupRecord {
 
     /// The group's policy after the last entry that was applied.
     pub fn policy(&self) -> Policy {
-        Policy { past_epochs: self.past_epochs }
+        let GroupRecord { past_epochs, retain_entries, retain_hours, .. } = *self;
+        Policy { past_epochs, retain_entries, retain_hours }
     }
 
     pub(crate) fn set_policy(&mut self, policy: Policy, turns: Option<&Turns>) {
-        self.past_epochs = policy.past_epochs;
+        Policy {
+            past_epochs: self.past_epochs,
+            retain_entries: self.retain_entries,
+            retain_hours: self.retain_hours,
+        } = policy;
         self.turns = turns.map(|turns| TurnsRecord {
             turn_ms: turns.turn_ms,
             order: turns.order.iter().map(|client| MemberId(client.as_bytes().to_vec())).collect(),

@@ -12,7 +12,11 @@ use concordat_proto::{
     log::v1::{self as log, content::Content},
     ordering::v1::{AssignGroup, Command, GroupSubmission, command},
 };
-use group_log::{ClientId, GroupId, hash::create_state_id, limits::MAX_PAST_EPOCHS};
+use group_log::{
+    ClientId, GroupId,
+    hash::create_state_id,
+    limits::{MAX_PAST_EPOCHS, MAX_RETAIN_HOURS, MAX_SEQ},
+};
 use tokio::time::timeout;
 
 use super::{Api, group_id};
@@ -165,15 +169,20 @@ pub(super) fn submission(
 }
 
 fn check_policy(policy: &log::Policy) -> Result<(), GatewayError> {
-    match policy.past_epochs {
-        Some(got) if got > MAX_PAST_EPOCHS => {
-            let facts = [("expected", format!("0 to {MAX_PAST_EPOCHS}")), ("got", got.to_string())];
+    let values = [
+        ("past_epochs", MAX_PAST_EPOCHS.into(), policy.past_epochs.unwrap_or(0).into()),
+        ("retain_entries", MAX_SEQ, policy.retain_entries),
+        ("retain_hours", MAX_RETAIN_HOURS.into(), policy.retain_hours.into()),
+    ];
+    match values.into_iter().find(|(_, max, got)| got > max) {
+        Some((field, max, got)) => {
+            let facts = [("expected", format!("0 to {max}")), ("got", got.to_string())];
             Err(GatewayError::Refused(concordat_proto::convert::refused(
                 log::Reason::PolicyInvalid,
-                format_args!("past_epochs must be 0 to {MAX_PAST_EPOCHS}, got {got}"),
+                format_args!("{field} must be 0 to {max}, got {got}"),
                 facts,
             )))
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }

@@ -121,7 +121,7 @@ async fn impossible_fields_are_named() {
         let request = CreateGroupRequest { group_info: info.clone(), kind, policy: None };
         assert_eq!(field(calls.create_group(request).await.unwrap_err()), "kind");
     }
-    let policy = Some(Policy { past_epochs: Some(1000), turns: None });
+    let policy = Some(Policy { past_epochs: Some(1000), ..Policy::default() });
     let request = CreateGroupRequest { group_info: info.clone(), kind: GroupKind::Mls.into(), policy };
     assert_refused(&calls.create_group(request).await.unwrap_err(), Code::InvalidArgument, "POLICY_INVALID");
     calls.create_group(create_request(info.clone())).await.unwrap();

@@ -232,11 +232,11 @@ async fn policies_change_groups_end_and_ids_stay_taken() {
     assert_refused(&calls.create_group(other).await.unwrap_err(), Code::AlreadyExists, "GROUP_EXISTS");
 
     let group_id = Bytes::from_static(GROUP);
-    let policy = Some(Policy { past_epochs: Some(2), turns: None });
+    let policy = Some(Policy { past_epochs: Some(2), ..Policy::default() });
     let change = SetPolicyRequest { group_id: group_id.clone(), epoch: 0, policy };
     assert_eq!(calls.set_policy(change.clone()).await.unwrap().into_inner().accepted.unwrap().seq, 2);
     let mut wrong = change;
-    wrong.policy = Some(Policy { past_epochs: Some(65), turns: None });
+    wrong.policy = Some(Policy { past_epochs: Some(65), ..Policy::default() });
     assert_refused(&calls.set_policy(wrong).await.unwrap_err(), Code::InvalidArgument, "POLICY_INVALID");
 
     let close = CloseGroupRequest { group_id: group_id.clone(), epoch: 0 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use concordat_proto::{
-    log::v1::{CanonicalCursor, Pruned, Reason},
+    log::v1::{CanonicalCursor, Policy, Pruned, Reason},
     ordering::v1::{
         PruneGroup, ReadEntriesRequest, ReadEntriesResponse, command::Command, outcome::Outcome,
         subscribe_response::Response,
@@ -16,7 +16,9 @@ use service_kit::status::StatusFacts;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
-use crate::support::{Cluster, PATIENCE, SHARD, Subscriber, commit, create, encode, id, published, until};
+use crate::support::{
+    Cluster, PATIENCE, SHARD, Subscriber, commit, create, create_with, encode, id, policy, published, until,
+};
 
 const KEPT: u64 = 20;
 
@@ -141,6 +143,68 @@ async fn entries_go_when_they_are_old_but_never_the_way_back_into_the_group() {
     assert!(matches!(cluster.submit(SHARD, published("aging", 9)).await, Outcome::Accepted(_)));
     gone(&cluster, 1, "aging", 10).await;
     assert_eq!(left(&cluster, 1, "aging").await.len(), 1);
+    cluster.stop().await;
+}
+
+fn keeping(retain_entries: u64) -> Policy {
+    Policy { retain_entries, ..Policy::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_keep_what_they_choose_within_what_the_cluster_allows() {
+    let cluster = Cluster::start_with(1, |config| {
+        keep_few(config);
+        config.keeping.most = Retention { max_entries: Some(2 * KEPT), max_age_ms: None };
+    })
+    .await;
+    let groups = [
+        ("few", Some(keeping(10)), 10),
+        ("unasked", None, KEPT),
+        ("greedy", Some(keeping(1 << 40)), 2 * KEPT),
+    ];
+    for (name, policy, _) in &groups {
+        assert!(matches!(
+            cluster.submit(SHARD, create_with(name, policy.clone())).await,
+            Outcome::Accepted(_)
+        ));
+        for epoch in 0..60 {
+            assert!(matches!(cluster.submit(SHARD, published(name, epoch)).await, Outcome::Accepted(_)));
+        }
+    }
+    for (name, _, kept) in &groups {
+        gone(&cluster, 1, name, 61 - kept).await;
+    }
+    for (name, _, kept) in &groups {
+        assert_eq!(left(&cluster, 1, name).await.len() as u64, *kept, "{name}");
+    }
+    // Who is told so is told how to come back.
+    let Response::Pruned(Pruned { oldest_seq, group_info, .. }) = told(&cluster, 1, "few", 3).await else {
+        panic!("not told")
+    };
+    assert_eq!((oldest_seq, &group_info[..]), (52, &b"group info of 60"[..]));
+    // A group may change its mind.
+    let fewer = cluster.submit(SHARD, policy("greedy", 60, keeping(5))).await;
+    assert!(matches!(fewer, Outcome::Accepted(_)));
+    assert!(matches!(cluster.submit(SHARD, published("greedy", 60)).await, Outcome::Accepted(_)));
+    gone(&cluster, 1, "greedy", 63 - 5).await;
+    cluster.stop().await;
+}
+
+/// Where nothing is configured, groups are looked at seldom, but they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_may_keep_little_where_others_keep_everything() {
+    let cluster =
+        Cluster::start_with(1, |config| config.keeping.look_every = Duration::from_millis(20)).await;
+    group_with(&cluster, "whole", 30).await;
+    assert!(matches!(
+        cluster.submit(SHARD, create_with("few", Some(keeping(10)))).await,
+        Outcome::Accepted(_)
+    ));
+    for epoch in 0..30 {
+        assert!(matches!(cluster.submit(SHARD, published("few", epoch)).await, Outcome::Accepted(_)));
+    }
+    gone(&cluster, 1, "few", 21).await;
+    assert_eq!((left(&cluster, 1, "few").await.len(), left(&cluster, 1, "whole").await.len()), (10, 31));
     cluster.stop().await;
 }
 

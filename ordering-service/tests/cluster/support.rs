@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use concordat_proto::{
     log::v1::{
-        CanonicalCursor, Commit, Content, Create, Entry, GroupKind, Head, WelcomeRecipient,
-        content::Content as Kind,
+        CanonicalCursor, Commit, Content, Create, Entry, GroupKind, Head, Policy, PolicyChange,
+        WelcomeRecipient, content::Content as Kind,
     },
     ordering::v1::{
         Command, FollowGroup, GetHeadRequest, GroupSubmission, ReadEntriesRequest, Submission, SubmitRequest,
@@ -234,8 +234,18 @@ fn group_command(name: &str, epoch: u64, content: Kind) -> Bytes {
 
 /// A group at epoch 0.
 pub(crate) fn create(name: &str) -> Bytes {
+    create_with(name, None)
+}
+
+/// A group with a policy of its own.
+pub(crate) fn create_with(name: &str, policy: Option<Policy>) -> Bytes {
     let group_info = Bytes::from_static(b"group info");
-    group_command(name, 0, Kind::Create(Create { kind: GroupKind::Mls.into(), policy: None, group_info }))
+    group_command(name, 0, Kind::Create(Create { kind: GroupKind::Mls.into(), policy, group_info }))
+}
+
+/// Another policy in `epoch`.
+pub(crate) fn policy(name: &str, epoch: u64, policy: Policy) -> Bytes {
+    group_command(name, epoch, Kind::PolicyChange(PolicyChange { policy: Some(policy) }))
 }
 
 /// A commit that ends `epoch`. Other `bytes`, another commit.

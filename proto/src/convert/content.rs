@@ -37,14 +37,17 @@ pub(super) fn group_kind(field: &'static str, kind: i32) -> Result<GroupKind, Wi
 
 impl From<Policy> for wire::Policy {
     fn from(policy: Policy) -> Self {
-        wire::Policy { past_epochs: Some(policy.past_epochs), turns: None }
+        let Policy { past_epochs, retain_entries, retain_hours } = policy;
+        wire::Policy { past_epochs: Some(past_epochs), turns: None, retain_entries, retain_hours }
     }
 }
 
 /// An absent value takes its default; turns are read apart. Bounds are checked by the rules, which refuse with the limits.
 impl From<wire::Policy> for Policy {
     fn from(policy: wire::Policy) -> Self {
-        policy.past_epochs.map_or_else(Policy::default, |past_epochs| Policy { past_epochs })
+        let wire::Policy { past_epochs, turns: _, retain_entries, retain_hours } = policy;
+        let past_epochs = past_epochs.unwrap_or(Policy::default().past_epochs);
+        Policy { past_epochs, retain_entries, retain_hours }
     }
 }
 

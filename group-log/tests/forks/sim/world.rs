@@ -239,7 +239,7 @@ impl World {
         let root = create_state_id(&group_id(), 0, &info);
         let create = Content::Create(Create {
             kind: GroupKind::Demls,
-            policy: Policy { past_epochs: 64 },
+            policy: Policy { past_epochs: 64, ..Policy::default() },
             group_info: info,
         });
         let facts = CommitFacts {

@@ -197,7 +197,7 @@ impl Pair {
             }
             Step::Evict { gateway: n } => self.both(ForkCommand::Evict { gateway: gateway(n) }),
             Step::Policy { past_epochs } => {
-                let policy = group_log::Policy { past_epochs };
+                let policy = group_log::Policy { past_epochs, ..group_log::Policy::default() };
                 let content = LogContent::PolicyChange { policy, turns: None };
                 let epoch = self.memory.current().unwrap().epoch;
                 let submission = Submission {

@@ -194,7 +194,7 @@ fn proposal(group: &str, epoch: u64, text: &str) -> Bytes {
 }
 
 fn policy(group: &str, epoch: u64, past_epochs: u32) -> Bytes {
-    let policy = Some(Policy { past_epochs: Some(past_epochs), turns: None });
+    let policy = Some(Policy { past_epochs: Some(past_epochs), ..Policy::default() });
     submission(group, epoch, Kind::PolicyChange(PolicyChange { policy }))
 }
 

@@ -76,11 +76,11 @@ impl Pair {
             }
             Step::Order { turn_ms, order } => {
                 let turns = Some(Turns { turn_ms, order: order.into_iter().map(client).collect() });
-                let policy = LogPolicy { past_epochs: self.made as u32 % 60 };
+                let policy = LogPolicy { past_epochs: self.made as u32 % 60, ..LogPolicy::default() };
                 self.both(client(0), LogContent::PolicyChange { policy, turns }, false);
             }
             Step::NoOrder => {
-                let policy = LogPolicy { past_epochs: self.made as u32 % 60 };
+                let policy = LogPolicy { past_epochs: self.made as u32 % 60, ..LogPolicy::default() };
                 self.both(client(0), LogContent::PolicyChange { policy, turns: None }, false);
             }
             Step::Wait(ms) => self.machine.at_ms += ms,
@@ -117,7 +117,7 @@ fn another_members_turn_is_said_without_consensus_and_an_own_one_is_not() {
     let mut machine = Machine::new(1);
     machine.apply_one(create("g"));
     let turns = concordat_proto::log::v1::Turns { turn_ms: 100, order: vec!["alice".into(), "bob".into()] };
-    let policy = Some(Policy { past_epochs: None, turns: Some(turns) });
+    let policy = Some(Policy { turns: Some(turns), ..Policy::default() });
     machine.apply_one(submission("g", 0, Kind::PolicyChange(PolicyChange { policy })));
     let Some(Cmd::Group(alices)) = Command::decode(commit("g", 0, "c", &[])).unwrap().command else {
         panic!("expected a submission")
