@@ -31,6 +31,8 @@ pub const NODE_IN_FLIGHT_MAX: usize = 8192;
 pub const GROUP_IN_FLIGHT_MAX: usize = NODE_IN_FLIGHT_MAX / 4;
 /// Bytes of unanswered submissions on the stream to one node.
 pub const NODE_IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of unanswered submissions of one group at one gateway.
+pub const GROUP_IN_FLIGHT_BYTES_MAX: usize = NODE_IN_FLIGHT_BYTES_MAX / 4;
 /// Batches that wait for the transport.
 pub const NODE_BATCHES_QUEUED_MAX: usize = 4;
 /// Nodes that a gateway keeps connections to. Addresses beyond that are not learnt.

@@ -3,6 +3,7 @@
 
 mod follow;
 mod home;
+mod lanes;
 mod locate;
 mod pool;
 mod quorum;

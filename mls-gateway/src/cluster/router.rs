@@ -9,7 +9,7 @@ use concordat_proto::{
     log::v1::{Accepted, OnSide, Refused, RemoveFirst, Superseded},
     ordering::v1::{
         BranchesReported, Command, GatewayNoted, GroupAssigned, KeyPackageClaimed, KeyPackagesUploaded,
-        Outcome, Reconciling, WelcomesAcked, outcome,
+        Outcome, Reconciling, WelcomesAcked, command, outcome,
     },
 };
 use prost::Message;
@@ -134,12 +134,19 @@ impl Router {
             return Err(GatewayError::bad_field("request", expected, length));
         }
         let started = Instant::now();
-        let result = self.route(shard, command.encode_to_vec().into(), started + SUBMIT_DEADLINE).await;
+        let result =
+            self.route(shard, lane(command), command.encode_to_vec().into(), started + SUBMIT_DEADLINE).await;
         metrics::ordered(started.elapsed());
         result
     }
 
-    async fn route(&self, shard: u32, command: Bytes, deadline: Instant) -> Result<Final, GatewayError> {
+    async fn route(
+        &self,
+        shard: u32,
+        lane: Bytes,
+        command: Bytes,
+        deadline: Instant,
+    ) -> Result<Final, GatewayError> {
         let mut pause = RETRY_PAUSE_MIN;
         // An attempt was lost: the command may be applied although nobody said so.
         let mut in_doubt = false;
@@ -148,7 +155,7 @@ impl Router {
                 return Err(if in_doubt { GatewayError::OutcomeUnknown } else { GatewayError::NoQuorum });
             }
             let mut changes = self.pool.board().changes();
-            let again = match self.attempt(shard, &command, deadline).await {
+            let again = match self.attempt(shard, &lane, &command, deadline).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(again) => again,
             };
@@ -186,11 +193,17 @@ impl Router {
         }
     }
 
-    async fn attempt(&self, shard: u32, command: &Bytes, deadline: Instant) -> Result<Final, Again> {
+    async fn attempt(
+        &self,
+        shard: u32,
+        lane: &Bytes,
+        command: &Bytes,
+        deadline: Instant,
+    ) -> Result<Final, Again> {
         let node = self.leader(shard).ok_or(Again::NoLeader)?;
         let limit = ATTEMPT_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
         let attempt = tokio::select! {
-            attempt = node.submissions.submit(shard, command.clone(), limit) => attempt,
+            attempt = node.submissions.submit(lane.clone(), shard, command.clone(), limit) => attempt,
             // Whoever was asked hangs or is cut off: the new leader knows, or will learn, what becomes of it.
             () = self.another_leads(shard, &node.address) => Attempt::Lost,
         };
@@ -235,6 +248,14 @@ impl Router {
         let nodes = self.pool.by_preference();
         let any = self.rng.below(nodes.len() as u64) as usize;
         nodes.into_iter().nth(any)
+    }
+}
+
+/// What waits its turn together: the submissions of a group, and everything else.
+fn lane(command: &Command) -> Bytes {
+    match &command.command {
+        Some(command::Command::Group(submission)) => submission.group_id.clone(),
+        _ => Bytes::new(),
     }
 }
 

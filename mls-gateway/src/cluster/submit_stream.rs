@@ -1,11 +1,6 @@
 //! The one pipelined stream of submissions to a node: what is waiting goes out together in a batch, answers come in any order.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    error::Error,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, error::Error, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use concordat_proto::ordering::v1::{Outcome, Submission, SubmitRequest, SubmitResponse};
@@ -17,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
-use super::pool::NodeClient;
+use super::{lanes::Lanes, pool::NodeClient};
 use crate::{
     limits::{
         ATTEMPT_TIMEOUT, BATCH_BYTES_MAX, BATCH_SUBMISSIONS_MAX, NODE_BATCHES_QUEUED_MAX,
@@ -46,6 +41,8 @@ pub(super) struct SubmitQueue {
 }
 
 struct Pending {
+    /// Submissions of one lane stay in order; lanes take turns.
+    lane: Bytes,
     shard: u32,
     command: Bytes,
     answer: oneshot::Sender<Attempt>,
@@ -67,13 +64,14 @@ impl SubmitQueue {
         (Self { queue, count, bytes }, AbortOnDropHandle::new(task))
     }
 
-    /// Submits an encoded command and waits for the answer, `limit` at most. Also waits for room in the queue.
-    pub(super) async fn submit(&self, shard: u32, command: Bytes, limit: Duration) -> Attempt {
+    /// Submits an encoded command and waits for the answer, `limit` at most. Also waits for room in the queue, where those of a `lane` stay
+    /// in order, and lanes take turns.
+    pub(super) async fn submit(&self, lane: Bytes, shard: u32, command: Bytes, limit: Duration) -> Attempt {
         let mut queued = false;
         let attempt = async {
             let permits = self.permits(command.len()).await?;
             let (answer, answered) = oneshot::channel();
-            self.queue.send(Pending { shard, command, answer, _permits: permits }).ok()?;
+            self.queue.send(Pending { lane, shard, command, answer, _permits: permits }).ok()?;
             queued = true;
             answered.await.ok()
         };
@@ -98,8 +96,9 @@ async fn run(
     mut incoming: mpsc::UnboundedReceiver<Pending>,
 ) {
     while let Some(first) = incoming.recv().await {
-        let mut stream =
-            Pipeline { address: &address, waiting: [first].into(), in_flight: HashMap::new(), next_id: 1 };
+        let waiting = Lanes::default();
+        let mut stream = Pipeline { address: &address, waiting, in_flight: HashMap::new(), next_id: 1 };
+        stream.wait(first);
         let ended = stream.run(client.clone(), &site, &mut incoming).await;
         stream.give_up();
         match ended {
@@ -119,7 +118,7 @@ enum Ended {
 
 struct Pipeline<'a> {
     address: &'a str,
-    waiting: VecDeque<Pending>,
+    waiting: Lanes<Pending>,
     in_flight: HashMap<u64, Pending>,
     next_id: u64,
 }
@@ -140,7 +139,8 @@ impl Pipeline<'_> {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => {
                 if never_connected(&status) {
-                    self.waiting.extend(self.in_flight.drain().map(|(_, pending)| pending));
+                    let unsent: Vec<_> = self.in_flight.drain().map(|(_, pending)| pending).collect();
+                    unsent.into_iter().for_each(|pending| self.wait(pending));
                 }
                 return Ended::Broken(status);
             }
@@ -170,7 +170,7 @@ impl Pipeline<'_> {
                     room.send(self.batch(incoming));
                 }
                 next = incoming.recv(), if self.waiting.is_empty() => match next {
-                    Some(pending) => self.waiting.push_back(pending),
+                    Some(pending) => self.wait(pending),
                     None => return Ended::NoMoreSubmissions,
                 },
                 // Nobody waits any more for what was not answered in time; its place is given to others.
@@ -180,16 +180,20 @@ impl Pipeline<'_> {
         }
     }
 
+    fn wait(&mut self, pending: Pending) {
+        self.waiting.push(pending.lane.clone(), pending);
+    }
+
     /// Everything that waits, up to the bounds of a batch.
     fn batch(&mut self, incoming: &mut mpsc::UnboundedReceiver<Pending>) -> SubmitRequest {
+        while let Ok(pending) = incoming.try_recv() {
+            self.wait(pending);
+        }
         let (mut submissions, mut bytes) = (Vec::new(), 0);
         while submissions.len() < BATCH_SUBMISSIONS_MAX {
-            let Some(pending) = self.waiting.pop_front().or_else(|| incoming.try_recv().ok()) else { break };
+            let fits = |next: &Pending| bytes == 0 || bytes + next.command.len() <= BATCH_BYTES_MAX;
+            let Some(pending) = self.waiting.pop_if(fits) else { break };
             bytes += pending.command.len();
-            if bytes > BATCH_BYTES_MAX && !submissions.is_empty() {
-                self.waiting.push_front(pending);
-                break;
-            }
             let id = self.next_id;
             self.next_id += 1;
             submissions.push(Submission { id, shard: pending.shard, command: pending.command.clone() });
@@ -211,7 +215,7 @@ impl Pipeline<'_> {
         for (_, pending) in self.in_flight.drain() {
             let _ = pending.answer.send(Attempt::Lost);
         }
-        for pending in self.waiting.drain(..) {
+        while let Some(pending) = self.waiting.pop_if(|_| true) {
             let _ = pending.answer.send(Attempt::NotSent);
         }
         metrics::node_load(self.address, 0, 0);

@@ -17,7 +17,8 @@ pub use counts::{Counts, Held};
 use crate::{
     error::GatewayError,
     limits::{
-        GROUP_IN_FLIGHT_MAX, QUOTA_IN_FLIGHT_RETRY_AFTER, QUOTA_STREAMS_RETRY_AFTER, QUOTAS_REMEMBERED,
+        GROUP_IN_FLIGHT_BYTES_MAX, GROUP_IN_FLIGHT_MAX, QUOTA_IN_FLIGHT_RETRY_AFTER,
+        QUOTA_STREAMS_RETRY_AFTER, QUOTAS_REMEMBERED,
     },
     metrics,
 };
@@ -43,6 +44,8 @@ pub struct Quotas {
     pub group_subscriptions: usize,
     /// Submissions of one group that are under way at the same time.
     pub group_in_flight: usize,
+    /// Bytes of them. A submission that is larger is let in alone.
+    pub group_in_flight_bytes: usize,
 }
 
 impl Default for Quotas {
@@ -59,6 +62,7 @@ impl Default for Quotas {
             client_streams: 1000,
             group_subscriptions: 50_000,
             group_in_flight: GROUP_IN_FLIGHT_MAX,
+            group_in_flight_bytes: GROUP_IN_FLIGHT_BYTES_MAX,
         }
     }
 }
@@ -76,6 +80,13 @@ pub struct Meter {
     pub(crate) group_subscriptions: Counts<GroupId>,
     /// Submissions under way: what waits for the cluster in the name of one group leaves room for the others.
     group_in_flight: Counts<GroupId>,
+    group_in_flight_bytes: Counts<GroupId>,
+}
+
+/// A submission that is under way, until this is dropped.
+#[derive(Debug)]
+pub struct UnderWay {
+    _held: [Held<GroupId>; 2],
 }
 
 impl Meter {
@@ -108,6 +119,12 @@ impl Meter {
                 quotas.group_in_flight,
                 QUOTA_IN_FLIGHT_RETRY_AFTER,
             ),
+            group_in_flight_bytes: Counts::new(
+                "the group's quota of submissions under way",
+                quotas.group_in_flight_bytes,
+                QUOTA_IN_FLIGHT_RETRY_AFTER,
+            )
+            .in_unit(" bytes"),
         }
     }
 
@@ -124,10 +141,10 @@ impl Meter {
     ///
     /// # Errors
     /// `QUOTA`, with when there is enough again.
-    pub fn group(&self, group: &GroupId, bytes: usize) -> Result<Held<GroupId>, GatewayError> {
-        let held = self.group_in_flight.hold(group)?;
+    pub fn group(&self, group: &GroupId, bytes: usize) -> Result<UnderWay, GatewayError> {
+        let held = [self.group_in_flight.hold(group)?, self.group_in_flight_bytes.hold_some(group, bytes)?];
         self.groups.take(group, [1, bytes as u64], self.clock.now_ms())?;
-        Ok(held)
+        Ok(UnderWay { _held: held })
     }
 
     /// Takes one call from a client's quota of reads.
@@ -214,6 +231,7 @@ mod tests {
             client_streams: 2,
             group_subscriptions: 3,
             group_in_flight: 2,
+            group_in_flight_bytes: 3000,
         }
     }
 
@@ -276,6 +294,20 @@ mod tests {
         meter.group(&group("h"), 1).unwrap();
         drop(under_way);
         meter.group(&group("g"), 1).unwrap();
+    }
+
+    #[test]
+    fn bytes_under_way_are_bounded_and_a_large_submission_is_let_in_alone() {
+        let meter = Meter::new(quotas(), Arc::new(ManualClock::at_ms(0)));
+        let (here, there) = (group("here"), group("there"));
+        let large = meter.group(&here, 4000).unwrap();
+        let error = meter.group(&here, 1).unwrap_err();
+        assert!(error.to_string().contains("3000 bytes at a time"), "{error}");
+        meter.group(&there, 3000).unwrap();
+        drop(large);
+        let _first = meter.group(&here, 2999).unwrap();
+        assert_eq!(meter.group(&here, 2).unwrap_err().reason(), Reason::Quota);
+        meter.group(&here, 1).unwrap();
     }
 
     #[test]
