@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write};
 
 use super::{options::Configuration, rounds::Row};
 use crate::{
-    page::{self, Bar, bars},
+    page::{self, Mark, bars},
     report::{Report, Spread},
     systems::System,
 };
@@ -22,21 +22,23 @@ pub(super) fn page(report: &Report<Configuration, Row>) -> anyhow::Result<String
         ("Latency at p99, ms", |row| row.p99_ms),
         ("Processor time of all servers for each append, us", |row| row.server_cpu_us),
     ] {
-        write!(text, "<h2>{title}</h2>{}", bars(&medians(rows, of))?)?;
+        write!(text, "<h2>{title}</h2>")?;
+        // A plot for each level: between levels lie orders of magnitude, and only systems at one level compare.
+        for level in rows.iter().map(|row| row.in_flight).collect::<BTreeSet<_>>() {
+            write!(text, "<h3>{level} in flight</h3>{}", bars(&medians(rows, level, of))?)?;
+        }
     }
     page::page(report, "The same appends on Concordat, etcd and NATS JetStream", &text)
 }
 
-fn medians(rows: &[Row], of: fn(&Row) -> f64) -> Vec<Bar> {
-    let cells: BTreeSet<(usize, System)> = rows.iter().map(|row| (row.in_flight, row.system)).collect();
+fn medians(rows: &[Row], level: usize, of: fn(&Row) -> f64) -> Vec<Mark> {
     let systems: BTreeSet<System> = rows.iter().map(|row| row.system).collect();
-    let bar = |(level, system): (usize, System)| {
+    let mark = |(colour, system): (usize, System)| {
         let same = rows.iter().filter(|row| row.system == system && row.in_flight == level);
         let spread = Spread::of(same.map(of))?;
-        let colour = systems.iter().position(|other| *other == system).unwrap_or(0);
         let not = if system.is_durable() { "" } else { " (not durable)" };
-        let label = format!("{level} · {system}{not}");
-        Some(Bar { label, colour, value: spread.median, whisker: Some(spread.max), line: None })
+        let label = format!("{system}{not}");
+        Some(Mark { label, colour, value: spread.median, whisker: Some(spread.max), line: None })
     };
-    cells.into_iter().filter_map(bar).collect()
+    systems.into_iter().enumerate().filter_map(mark).collect()
 }

@@ -10,11 +10,11 @@ use super::{
     sizes::ANY,
 };
 use crate::{
-    page::{self, Bar, bars, escape, lines},
+    page::{self, Mark, dots, escape, lines},
     report::Report,
 };
 
-/// A bar's value, its whisker and its line.
+/// A value, its whisker and its line.
 type Lengths = (f64, Option<f64>, Option<f64>);
 
 /// The whole page.
@@ -23,11 +23,11 @@ pub(crate) fn page(report: &Report<Configuration, Row>) -> anyhow::Result<String
     let configuration = &report.configuration;
     let loaded: Vec<&Row> = rows.iter().filter(|row| row.commits > 0).collect();
     let all = |of: &dyn Fn(&Row) -> Lengths| {
-        let bar = |row: &&Row| {
+        let mark = |row: &&Row| {
             let (value, whisker, line) = of(row);
-            Bar { label: label(row), colour: colour(&row.design), value, whisker, line }
+            Mark { label: label(row), colour: colour(&row.design), value, whisker, line }
         };
-        bars(&loaded.iter().map(bar).collect::<Vec<_>>())
+        dots(&loaded.iter().map(mark).collect::<Vec<_>>())
     };
     let mut text = format!(
         "<p>Real processes on one machine, links emulated in user space, real MLS commits, {} commits a second in an open loop for {} s each.</p>",
@@ -35,7 +35,7 @@ pub(crate) fn page(report: &Report<Configuration, Row>) -> anyhow::Result<String
     );
     write!(
         text,
-        "<h2>Ordering latency, ms</h2><p>From the moment that a commit was due until its sender knew that it was accepted: bar to the \
+        "<h2>Ordering latency, ms</h2><p>From the moment that a commit was due until its sender knew that it was accepted: dot at the \
          median, whisker to p99, line at the floor (round trip to the leader + round trip to the quorum-th fastest voter + one measured \
          sync). With <i>turns</i> it contains the wait for the member's turn.</p>{}",
         all(&|row| (row.ordering_p50_ms, Some(row.ordering_p99_ms), Some(row.floor_ms)))?
@@ -58,11 +58,11 @@ pub(crate) fn page(report: &Report<Configuration, Row>) -> anyhow::Result<String
     )?;
     write!(
         text,
-        "<h2>Without service, ms</h2><p>The longest that a site waited for an accepted commit while the leader was dead (bar) and while the \
+        "<h2>Without service, ms</h2><p>The longest that a site waited for an accepted commit while the leader was dead (dot) and while the \
          home site was cut off (line); where nothing is drawn, service did not come back. For <i>demls</i>: until the side without a quorum \
-         had its first commit (bar), and from the heal to one state everywhere (line). For <i>dimls</i>: the longest that a sender waited for \
-         its own gateway (bar), and from the heal until everything was everywhere (line).</p>{}",
-        bars(&outages(rows))?
+         had its first commit (dot), and from the heal to one state everywhere (line). For <i>dimls</i>: the longest that a sender waited for \
+         its own gateway (dot), and from the heal until everything was everywhere (line).</p>{}",
+        dots(&outages(rows))?
     )?;
     text.push_str("<h2>Where each wins</h2><ul>");
     for line in crossover(rows) {
@@ -139,14 +139,14 @@ fn colour(design: &str) -> usize {
     ["consensus", "lead", "turns", "demls", UPDATES].iter().position(|name| *name == design).unwrap_or(5)
 }
 
-fn outages(rows: &[Row]) -> Vec<Bar> {
-    let bar = |row: &Row| {
+fn outages(rows: &[Row]) -> Vec<Mark> {
+    let mark = |row: &Row| {
         let (value, line) = match row.branch_ms {
             Some(branch) => (branch, row.healed_ms),
             None if row.design == UPDATES => (row.cut_others_ms.unwrap_or(0.0), row.healed_ms),
             None => (row.leader_death_ms.unwrap_or(0.0), row.cut_others_ms),
         };
-        Bar { label: label(row), colour: colour(&row.design), value, whisker: None, line }
+        Mark { label: label(row), colour: colour(&row.design), value, whisker: None, line }
     };
-    rows.iter().filter(|row| row.fault_lasted_s.is_some()).map(bar).collect()
+    rows.iter().filter(|row| row.fault_lasted_s.is_some()).map(mark).collect()
 }
