@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream::BoxStream};
 use openraft::{
     errors::Fatal,
     raft::{ClientWriteResponse, ClientWriteResult, WriteResult},
@@ -40,17 +40,46 @@ pub(super) struct Proposal {
     pub(super) token: u64,
 }
 
+/// The results of a round, in its order.
+pub(super) type Results = BoxStream<'static, Result<WriteResult<TypeConfig>, Fatal<TypeConfig>>>;
+
+/// Where proposals go.
+pub(super) trait Log: Send + Sync + 'static {
+    /// Proposes one, which is answered through its responder.
+    fn write(&self, proposed: Proposed, responder: WriteResponder) -> impl Future<Output = ()> + Send;
+
+    /// Proposes many.
+    fn write_many(
+        &self,
+        proposed: Vec<Proposed>,
+    ) -> impl Future<Output = Result<Results, Fatal<TypeConfig>>> + Send;
+}
+
+/// Takes the answer to one proposal.
+pub(super) type WriteResponder = Responder<ClientWriteResult<TypeConfig>>;
+
+impl Log for SharedShard {
+    async fn write(&self, proposed: Proposed, responder: WriteResponder) {
+        // An error means that Raft has stopped; the responder was dropped and has answered.
+        let _ = self.raft().client_write_ff(proposed, Some(responder)).await;
+    }
+
+    async fn write_many(&self, proposed: Vec<Proposed>) -> Result<Results, Fatal<TypeConfig>> {
+        self.raft().client_write_many(proposed).await
+    }
+}
+
 /// The proposals of one shard.
-pub(super) struct Rounds {
-    shard: SharedShard,
+pub(super) struct Rounds<L = SharedShard> {
+    log: L,
     under_way: Arc<AtomicUsize>,
     /// What waits for the next round, once there are rounds. Bounded by what may be under way at a node.
     waiting: Mutex<Option<Vec<Proposal>>>,
 }
 
-impl Rounds {
-    pub(super) fn new(shard: SharedShard) -> Arc<Self> {
-        Arc::new(Self { shard, under_way: Arc::default(), waiting: Mutex::default() })
+impl<L: Log> Rounds<L> {
+    pub(super) fn new(log: L) -> Arc<Self> {
+        Arc::new(Self { log, under_way: Arc::default(), waiting: Mutex::default() })
     }
 
     /// Proposes, now or with the next round.
@@ -69,8 +98,7 @@ impl Rounds {
         }
         let Proposal { proposed, sink, token } = proposal;
         let counted = Arc::new(Counted { sink, _share: Share::of(&self.under_way, 1) });
-        // An error means that Raft has stopped; the responder was dropped and has answered.
-        let _ = self.shard.raft().client_write_ff(proposed, Some(Responder::new(counted, token))).await;
+        self.log.write(proposed, Responder::new(counted, token)).await;
     }
 
     /// Rounds, until nothing waits for one.
@@ -102,7 +130,7 @@ impl Rounds {
             answers.push((sink, token));
         }
         let (done, decided) = oneshot::channel();
-        let results = self.shard.raft().client_write_many(proposed).await;
+        let results = self.log.write_many(proposed).await;
         tokio::spawn(async move {
             match results {
                 Ok(results) => answer(results, answers).await,
@@ -166,3 +194,6 @@ impl ResultSink<ClientWriteResult<TypeConfig>> for Counted {
         self.sink.abandoned(token);
     }
 }
+
+#[cfg(test)]
+mod tests;
