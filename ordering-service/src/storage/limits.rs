@@ -20,6 +20,12 @@ pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Records that are framed together in a segment, in bytes, before the next block is begun.
 pub const BLOCK_BYTES: usize = 16 * 1024 * 1024;
 
+/// Zeros that are written behind a block at the end of a segment, in bytes, so that the blocks that follow are written over them.
+pub const PREPARED_BYTES: usize = 256 * 1024;
+
+/// Blocks up to this size prepare space behind them, in bytes.
+pub const PREPARE_BLOCK_BYTES: usize = 8 * 1024;
+
 /// One record of the log, in bytes.
 pub const RECORD_BYTES: usize = 64 * 1024 * 1024;
 

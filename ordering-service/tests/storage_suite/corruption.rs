@@ -34,6 +34,13 @@ fn newest_log(directory: &Path) -> PathBuf {
     files(directory, "log", "segment").pop().unwrap()
 }
 
+/// What was written to the newest segment, without the zeros that are prepared behind it.
+fn written(directory: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(newest_log(directory)).unwrap();
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1);
+    bytes
+}
+
 fn assert_corrupt(directory: &Path) {
     let error = try_open(directory).err().expect("damaged data is refused");
     assert!(matches!(error, StorageError::Corrupt { .. }), "{error:?}");
@@ -47,8 +54,7 @@ fn assert_corrupt(directory: &Path) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_torn_tail_that_was_never_synced_is_cut_off() {
     let crashed = crashed().await;
-    let path = newest_log(crashed.path());
-    let whole = fs::read(&path).unwrap();
+    let whole = written(crashed.path());
     // What a crash leaves of a write that was under way: its beginning, and zeros or rubbish where data never arrived.
     let torn: [&[u8]; 4] = [&[], &whole[..200], &[0; 900], &[0xa5; 700]];
     for torn in torn {
@@ -68,7 +74,7 @@ async fn a_tail_that_was_synced_is_missed() {
     for cut in [1, 10, 300, 2000] {
         let copy = crash_copy(crashed.path());
         let path = newest_log(copy.path());
-        let whole = fs::read(&path).unwrap();
+        let whole = written(copy.path());
         fs::write(&path, &whole[..whole.len() - cut]).unwrap();
         assert_corrupt(copy.path());
     }
@@ -77,7 +83,7 @@ async fn a_tail_that_was_synced_is_missed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flipped_bit_anywhere_in_the_synced_log_is_noticed() {
     let crashed = crashed().await;
-    let length = fs::metadata(newest_log(crashed.path())).unwrap().len() as usize;
+    let length = written(crashed.path()).len();
     // Every few bytes, so that checksums, lengths, types and contents of records are all hit.
     for at in (0..length).step_by(353).chain(length - 7..length) {
         let copy = crash_copy(crashed.path());

@@ -135,10 +135,7 @@ impl SegmentMedium {
             self.synced.record(writer.sync(&self.files)?)?;
         }
         let segment = writer.segment;
-        let path = self.files.path(segment, files::SEGMENT);
-        // Gives back what was reserved and not needed.
-        let cut = writer.file.set_len(writer.end);
-        cut.map_err(|error| StorageError::file("closing", &path, &error))?;
+        writer.close(&self.files)?;
         let (index, lists, marks) = {
             let catalog = &self.shared.read().catalog;
             let (index, lists) = index::encode(&self.files.seal(segment), writer.end, &catalog.content);

@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::FileExt,
     sync::Arc,
 };
 
@@ -11,14 +12,21 @@ use super::{
     files::{Files, SEGMENT},
     format::Header,
 };
-use crate::storage::error::StorageError;
+use crate::storage::{
+    error::StorageError,
+    limits::{PREPARE_BLOCK_BYTES, PREPARED_BYTES},
+};
+
+static ZEROS: [u8; PREPARED_BYTES] = [0; PREPARED_BYTES];
 
 /// Where the log goes on. Only one thread writes.
 pub(super) struct Writer {
     pub(super) file: Arc<File>,
     pub(super) segment: u64,
-    /// Bytes in the file.
+    /// Bytes of the header and of blocks in the file.
     pub(super) end: u64,
+    /// Bytes of the file that were written before, the zeros behind the last block included.
+    prepared: u64,
     /// Number of the last block.
     pub(super) number: u64,
     /// Number of the last block that is synced.
@@ -57,7 +65,8 @@ impl Writer {
     /// Goes on behind what is there and synced.
     pub(super) fn going_on(file: Arc<File>, segment: u64, end: u64, number: u64, fresh: bool) -> Self {
         let block = BlockBuilder::new();
-        Writer { file, segment, end, number, synced: number, fresh, begun: !fresh, full: false, block }
+        let (prepared, synced, begun, full) = (end, number, !fresh, false);
+        Writer { file, segment, end, prepared, number, synced, fresh, begun, full, block }
     }
 
     /// Writes the block that has gathered, which stays as it is. Gives the place where it begins.
@@ -69,7 +78,30 @@ impl Writer {
         self.end += self.block.bytes() as u64;
         self.number += 1;
         self.begun = true;
+        if self.end > self.prepared {
+            self.prepare();
+        }
         Ok(begin)
+    }
+
+    /// Writes zeros behind a small block. The sync of a block that is written over them has only data to write, while one that makes the
+    /// file longer waits for the file system's journal, too: small blocks are synced one by one, and large ones bear that.
+    fn prepare(&mut self) {
+        self.prepared = self.end;
+        if self.block.bytes() > PREPARE_BLOCK_BYTES {
+            return;
+        }
+        // Not needed: if the disk refuses it, it will refuse a block, and that is an error.
+        match self.file.write_all_at(&ZEROS, self.end) {
+            Ok(()) => self.prepared += ZEROS.len() as u64,
+            Err(error) => tracing::debug!(%error, "no space is prepared in a segment"),
+        }
+    }
+
+    /// Nothing more is written to this segment: gives back what was reserved or prepared and not needed. Durable when it returns.
+    pub(super) fn close(&mut self, files: &Files) -> Result<(), StorageError> {
+        let closed = self.file.set_len(self.end).and_then(|()| self.file.sync_all());
+        closed.map_err(|error| StorageError::file("closing", &files.path(self.segment, SEGMENT), &error))
     }
 
     /// Makes durable what was written. Gives the number of the last block.

@@ -45,8 +45,8 @@ fn crash(pair: &mut Pair, unsynced: &[Op], share: f64, rest: Rest) {
     drop(pair.segments.take());
 
     let path = segment_files(pair.directory.path()).pop().unwrap();
-    let whole = fs::read(&path).unwrap();
-    assert_eq!(whole.len() as u64, end);
+    let mut whole = fs::read(&path).unwrap();
+    assert!(whole.drain(end as usize..).all(|byte| byte == 0), "prepared space is zero");
     let mut bytes = whole.clone();
     bytes.truncate(kept_bytes as usize);
     match rest {
