@@ -38,14 +38,13 @@ async fn while_there_is_a_quorum_the_log_says_who_is_a_member_and_what_is_stable
     let remove = made_in(&second, alice.commit(&[], &[1]));
     accepted(submit(&mut calls, remove).await);
     cluster.get(|state| {
-        let group = &state.forks.groups[GROUP];
-        assert_eq!(group.facts(1).adds, [LeafId::new(&first, 0)]);
-        let added = group.facts(2);
+        let [created, added, removed] = state.forks.groups[GROUP].facts().try_into().unwrap();
+        assert_eq!(created.adds, [LeafId::new(&first, 0)]);
         assert_eq!(
             (added.author, &added.adds[..]),
             (Some(LeafId::new(&first, 0)), &[LeafId::new(&second, 1)][..])
         );
-        assert_eq!(group.facts(3).removes, [LeafId::new(&second, 1)]);
+        assert_eq!(removed.removes, [LeafId::new(&second, 1)]);
     });
     site.registered(&cluster).await;
     until("it is stable", async || cluster.get(|state| state.forks.groups[GROUP].fork.state().stable >= 3))

@@ -90,8 +90,11 @@ impl Group {
         self.fork.items(1).map(|(.., item)| item.clone()).collect()
     }
 
-    pub fn facts(&self, seq: u64) -> CommitFacts {
-        convert::facts_in(self.entry(seq).unwrap().facts.as_ref()).unwrap()
+    /// Of what clients submitted, in the order of the log. Marks of the cluster may stand between.
+    pub fn facts(&self) -> Vec<CommitFacts> {
+        let submitted = self.fork.items(1).filter(|(.., item)| matches!(item, Item::Content(_)));
+        let entries = submitted.filter_map(|(seq, ..)| self.entry(seq));
+        entries.map(|entry| convert::facts_in(entry.facts.as_ref()).unwrap()).collect()
     }
 
     pub fn bodies(&self, ids: &[Bytes]) -> Vec<log::BranchEntry> {
