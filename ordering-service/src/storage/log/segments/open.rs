@@ -14,7 +14,7 @@ use super::{
     files::{DEAD, Files, INDEX, NEW, SEGMENT},
     format::{BlockHeader, Header},
     scan::{Scanned, Tear, scan},
-    writer::{Writer, reserve_space},
+    writer::{Start, Writer, reserve_space},
 };
 use crate::storage::{error::StorageError, limits::LIVE_PERCENT};
 
@@ -139,7 +139,9 @@ fn put_together(
     let file = go_on().map_err(|error| StorageError::file("opening", &path, &error))?;
     files.sync_directory()?;
     reserve_space(&file, segment_bytes);
-    Ok((catalog, Writer::going_on(Arc::new(file), newest, end as u64, number, false)))
+    let (file, end, fresh) = (Arc::new(file), end as u64, false);
+    let start = Start { file, segment: newest, limit: segment_bytes, end, number, fresh };
+    Ok((catalog, Writer::going_on(start)))
 }
 
 fn missing(files: &Files, synced: u64, found: u64) -> StorageError {

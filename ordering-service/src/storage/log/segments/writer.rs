@@ -27,6 +27,8 @@ pub(super) struct Writer {
     pub(super) end: u64,
     /// Bytes of the file that were written before, the zeros behind the last block included.
     prepared: u64,
+    /// Bytes that a segment should have.
+    limit: u64,
     /// Number of the last block.
     pub(super) number: u64,
     /// Number of the last block that is synced.
@@ -41,13 +43,27 @@ pub(super) struct Writer {
     pub(super) block: BlockBuilder,
 }
 
+/// What is known of a segment before anything more is written to it.
+pub(super) struct Start {
+    pub(super) file: Arc<File>,
+    pub(super) segment: u64,
+    /// Bytes that it should have.
+    pub(super) limit: u64,
+    /// Bytes that it has.
+    pub(super) end: u64,
+    /// Number of the last block before that.
+    pub(super) number: u64,
+    /// Its name is not synced.
+    pub(super) fresh: bool,
+}
+
 impl Writer {
     /// Begins a segment.
     pub(super) fn begin(
         files: &Files,
         segment: u64,
         header: &Header,
-        reserve: u64,
+        limit: u64,
     ) -> Result<Self, StorageError> {
         let path = files.path(segment, SEGMENT);
         let bytes = header.encode(&files.seal(segment));
@@ -57,16 +73,18 @@ impl Writer {
             Ok(file)
         };
         let file = begin().map_err(|error| StorageError::file("creating", &path, &error))?;
-        reserve_space(&file, reserve);
+        reserve_space(&file, limit);
         let end = bytes.len() as u64;
-        Ok(Writer::going_on(Arc::new(file), segment, end, header.base, true))
+        let (file, number) = (Arc::new(file), header.base);
+        Ok(Writer::going_on(Start { file, segment, limit, end, number, fresh: true }))
     }
 
     /// Goes on behind what is there and synced.
-    pub(super) fn going_on(file: Arc<File>, segment: u64, end: u64, number: u64, fresh: bool) -> Self {
+    pub(super) fn going_on(from: Start) -> Self {
+        let Start { file, segment, limit, end, number, fresh } = from;
         let block = BlockBuilder::new();
         let (prepared, synced, begun, full) = (end, number, !fresh, false);
-        Writer { file, segment, end, prepared, number, synced, fresh, begun, full, block }
+        Writer { file, segment, end, prepared, limit, number, synced, fresh, begun, full, block }
     }
 
     /// Writes the block that has gathered, which stays as it is. Gives the place where it begins.
@@ -92,8 +110,10 @@ impl Writer {
             return;
         }
         // Not needed: if the disk refuses it, it will refuse a block, and that is an error.
-        match self.file.write_all_at(&ZEROS, self.end) {
-            Ok(()) => self.prepared += ZEROS.len() as u64,
+        let room = usize::try_from(self.limit.saturating_sub(self.end)).unwrap_or(usize::MAX);
+        let zeros = &ZEROS[..room.min(ZEROS.len())];
+        match self.file.write_all_at(zeros, self.end) {
+            Ok(()) => self.prepared += zeros.len() as u64,
             Err(error) => tracing::debug!(%error, "no space is prepared in a segment"),
         }
     }
