@@ -5,7 +5,11 @@ mod demls_common;
 
 use std::path::PathBuf;
 
-use demls_common::{independent, *};
+use demls_common::{
+    independent,
+    recorder::{MASK, Recorder},
+    *,
+};
 use mls_client::demls::{
     BranchStates, DemlsError, DmlsGroup, DmlsMessage, ExternalJoin, Processed,
     states::{RecordChange, RecordName, Records, SqliteRecords, StateChange},
@@ -125,6 +129,41 @@ fn a_processed_commit_cannot_be_derived_again_from_what_is_retained() {
     let undone = RecordChange::Put(RecordName::Keys(state_id(0)), keys_before.into());
     disk.records().apply(GROUP_ID, &[undone]).unwrap();
     assert_eq!(process(&bob, &mut disk.open(0), &own.message).unwrap(), expected);
+}
+
+#[test]
+fn what_openmls_stores_are_handles_and_nothing_of_the_secrets_behind_them() {
+    let (alice, bob) = (Client::new("alice"), Client::new("bob"));
+    let mut a = alice.create(POLICY);
+    let bundle = bob.key_package();
+    let own = alice.commit(&mut a, &[bundle.key_package().clone()]);
+    let welcome = received_welcome(own.welcome.as_ref().unwrap());
+    let watched = Recorder::default();
+    let mut b = DmlsGroup::join(&watched, &bob.join_config(POLICY), welcome, &bundle, None).unwrap();
+    let derived = watched.derived.into_inner().unwrap();
+    let secret = |label: &str| -> Vec<u8> {
+        let found: Vec<_> = derived.iter().filter(|one| one.label.as_deref() == Some(label)).collect();
+        assert_eq!(found.len(), 1, "{label}");
+        found[0].masked.map(|byte| byte ^ MASK).to_vec()
+    };
+    assert!(derived.iter().all(|one| one.label.as_deref() != Some("init")), "it is never derived");
+
+    let disk = Disk::new();
+    disk.states()
+        .store(&mut disk.records(), StateChange::new().put(state_id(0), None, b.state().unwrap()))
+        .unwrap();
+    let contains = |body: &[u8], part: &[u8]| body.windows(part.len()).any(|window| window == part);
+    for secret in [secret("parent_init"), secret("external")] {
+        assert!(contains(&disk.keys(0), &secret), "control: it is kept, but not by OpenMLS");
+        let records = disk.records().all(GROUP_ID).unwrap();
+        let by_openmls = records.iter().filter(|record| !matches!(record.name, RecordName::Keys(_)));
+        // Half of it, because a value may be cut anywhere.
+        assert!(
+            by_openmls
+                .flat_map(|record| secret.chunks(16).map(move |half| (record, half)))
+                .all(|(record, half)| !contains(&record.body, half))
+        );
+    }
 }
 
 #[test]

@@ -3,12 +3,12 @@
 
 mod demls_common;
 
-use std::{collections::HashSet, sync::Mutex, thread::ThreadId};
+use std::collections::HashSet;
 
-use demls_common::*;
+use demls_common::{recorder::Recorder, *};
 use mls_client::demls::{DemlsError, DmlsGroup, DmlsMessage, Processed};
-use openmls::prelude::{tls_codec::SecretVLBytes, *};
-use openmls_rust_crypto::{OpenMlsRustCrypto, RustCrypto};
+use openmls::prelude::*;
+use openmls_rust_crypto::OpenMlsRustCrypto;
 
 fn decode(message: &[u8]) -> DmlsMessage {
     DmlsMessage::decode(message).unwrap()
@@ -363,140 +363,6 @@ fn only_public_and_private_messages_travel_as_dmls_messages() {
     assert!(DmlsMessage::decode(&[&good[..], &[0]].concat()).is_err(), "trailing bytes");
     for end in 0..good.len() {
         assert!(DmlsMessage::decode(&good[..end]).is_err(), "cut at {end}");
-    }
-}
-
-/// Real crypto that records what it is asked.
-#[derive(Default)]
-struct Recorder {
-    inner: RustCrypto,
-    threads: Mutex<HashSet<ThreadId>>,
-    hmacs: Mutex<Vec<(Vec<u8>, Vec<u8>)>>,
-}
-
-impl Recorder {
-    fn here(&self) -> &RustCrypto {
-        self.threads.lock().unwrap().insert(std::thread::current().id());
-        &self.inner
-    }
-}
-
-impl OpenMlsRand for Recorder {
-    type Error = <RustCrypto as OpenMlsRand>::Error;
-
-    fn random_array<const N: usize>(&self) -> Result<[u8; N], Self::Error> {
-        self.inner.random_array()
-    }
-
-    fn random_vec(&self, len: usize) -> Result<Vec<u8>, Self::Error> {
-        self.inner.random_vec(len)
-    }
-}
-
-impl OpenMlsCrypto for Recorder {
-    fn supports(&self, ciphersuite: Ciphersuite) -> Result<(), CryptoError> {
-        self.inner.supports(ciphersuite)
-    }
-    fn supported_ciphersuites(&self) -> Vec<Ciphersuite> {
-        self.inner.supported_ciphersuites()
-    }
-    fn hkdf_extract(&self, hash: HashType, salt: &[u8], ikm: &[u8]) -> Result<SecretVLBytes, CryptoError> {
-        self.here().hkdf_extract(hash, salt, ikm)
-    }
-    fn hmac(&self, hash: HashType, key: &[u8], message: &[u8]) -> Result<SecretVLBytes, CryptoError> {
-        self.hmacs.lock().unwrap().push((key.to_vec(), message.to_vec()));
-        self.here().hmac(hash, key, message)
-    }
-    fn hkdf_expand(
-        &self,
-        hash: HashType,
-        prk: &[u8],
-        info: &[u8],
-        len: usize,
-    ) -> Result<SecretVLBytes, CryptoError> {
-        self.here().hkdf_expand(hash, prk, info, len)
-    }
-    fn hash(&self, hash: HashType, data: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        self.here().hash(hash, data)
-    }
-    fn aead_encrypt(
-        &self,
-        alg: AeadType,
-        key: &[u8],
-        data: &[u8],
-        nonce: &[u8],
-        aad: &[u8],
-    ) -> Result<Vec<u8>, CryptoError> {
-        self.here().aead_encrypt(alg, key, data, nonce, aad)
-    }
-    fn aead_decrypt(
-        &self,
-        alg: AeadType,
-        key: &[u8],
-        ct_tag: &[u8],
-        nonce: &[u8],
-        aad: &[u8],
-    ) -> Result<Vec<u8>, CryptoError> {
-        self.here().aead_decrypt(alg, key, ct_tag, nonce, aad)
-    }
-    fn signature_key_gen(&self, alg: SignatureScheme) -> Result<(Vec<u8>, Vec<u8>), CryptoError> {
-        self.here().signature_key_gen(alg)
-    }
-    fn verify_signature(
-        &self,
-        alg: SignatureScheme,
-        data: &[u8],
-        pk: &[u8],
-        signature: &[u8],
-    ) -> Result<(), CryptoError> {
-        self.here().verify_signature(alg, data, pk, signature)
-    }
-    fn sign(&self, alg: SignatureScheme, data: &[u8], key: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        self.here().sign(alg, data, key)
-    }
-    fn hpke_seal(
-        &self,
-        config: HpkeConfig,
-        pk: &[u8],
-        info: &[u8],
-        aad: &[u8],
-        ptxt: &[u8],
-    ) -> Result<HpkeCiphertext, CryptoError> {
-        self.here().hpke_seal(config, pk, info, aad, ptxt)
-    }
-    fn hpke_open(
-        &self,
-        config: HpkeConfig,
-        input: &HpkeCiphertext,
-        sk: &[u8],
-        info: &[u8],
-        aad: &[u8],
-    ) -> Result<Vec<u8>, CryptoError> {
-        self.here().hpke_open(config, input, sk, info, aad)
-    }
-    fn hpke_setup_sender_and_export(
-        &self,
-        config: HpkeConfig,
-        pk: &[u8],
-        info: &[u8],
-        context: &[u8],
-        length: usize,
-    ) -> Result<(KemOutput, ExporterSecret), CryptoError> {
-        self.here().hpke_setup_sender_and_export(config, pk, info, context, length)
-    }
-    fn hpke_setup_receiver_and_export(
-        &self,
-        config: HpkeConfig,
-        enc: &[u8],
-        sk: &[u8],
-        info: &[u8],
-        context: &[u8],
-        length: usize,
-    ) -> Result<ExporterSecret, CryptoError> {
-        self.here().hpke_setup_receiver_and_export(config, enc, sk, info, context, length)
-    }
-    fn derive_hpke_keypair(&self, config: HpkeConfig, ikm: &[u8]) -> Result<HpkeKeyPair, CryptoError> {
-        self.here().derive_hpke_keypair(config, ikm)
     }
 }
 

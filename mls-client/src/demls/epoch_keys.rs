@@ -1,6 +1,6 @@
 //! What DeMLS keeps of one epoch beside the state of OpenMLS.
 
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::{
     key_schedule::DmlsEpoch,
@@ -29,6 +29,10 @@ pub struct EpochKeys {
     /// For an own commit that is not settled yet: the input at which the parent is to be punctured.
     pub(crate) parent_input: Option<Secret>,
 }
+
+/// Every secret in it is a [`Secret`] or a [`Pprf`]. The handles are random and open nothing; the authenticator and the name of the epoch
+/// are shown to others.
+impl ZeroizeOnDrop for EpochKeys {}
 
 impl EpochKeys {
     /// The name of the state on the wire.

@@ -18,6 +18,8 @@ mod provider;
 pub(crate) mod secret;
 mod state;
 pub mod states;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wire;
 
 pub use self::{

@@ -9,6 +9,7 @@ mod encoding;
 mod tests;
 
 use openmls_traits::{crypto::OpenMlsCrypto, types::CryptoError};
+use zeroize::ZeroizeOnDrop;
 
 use super::{kdf::Kdf, limits::MAX_PUNCTURES, secret::Secret};
 
@@ -53,6 +54,9 @@ pub struct Pprf {
     nh: usize,
     root: Node,
 }
+
+/// Every secret in it is a [`Secret`].
+impl ZeroizeOnDrop for Pprf {}
 
 impl std::fmt::Debug for Pprf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -2,10 +2,10 @@
 
 use std::{fmt, io};
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Secret bytes: zeroized on drop, `Debug` shows nothing but the length.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
@@ -43,7 +43,7 @@ impl fmt::Debug for Secret {
 }
 
 /// A growing buffer that leaves no copy of its content behind when it moves to a larger allocation.
-#[derive(Default)]
+#[derive(Default, ZeroizeOnDrop)]
 pub(crate) struct SecretBuffer(Zeroizing<Vec<u8>>);
 
 impl SecretBuffer {
@@ -66,8 +66,8 @@ impl SecretBuffer {
         self.extend(&[byte]);
     }
 
-    pub(crate) fn into_bytes(self) -> Zeroizing<Vec<u8>> {
-        self.0
+    pub(crate) fn into_bytes(mut self) -> Zeroizing<Vec<u8>> {
+        std::mem::take(&mut self.0)
     }
 }
 
@@ -81,3 +81,7 @@ impl io::Write for SecretBuffer {
         Ok(())
     }
 }
+
+/// Compiles only for what is overwritten when it is dropped.
+#[cfg(test)]
+pub(crate) fn is_wiped<T: ZeroizeOnDrop>(_: &T) {}

@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod independent;
+#[cfg(target_os = "linux")]
+pub mod memory;
+pub mod recorder;
 
 use group_log::StateId;
 use mls_client::demls::{DmlsGroup, DmlsMessage, EpochState, Merged, OwnCommit, Processed};

@@ -1,7 +1,7 @@
 use openmls_rust_crypto::RustCrypto;
 
 use super::*;
-use crate::demls::{key_schedule, pprf::PprfError};
+use crate::demls::{key_schedule, pprf::PprfError, secret::is_wiped};
 
 const HASH: HashType = HashType::Sha2_256;
 
@@ -155,4 +155,28 @@ fn an_external_handle_stands_for_the_external_secret_until_that_is_deleted() {
 fn the_decorator_may_be_called_from_any_thread() {
     fn check<T: Send + Sync>() {}
     check::<DmlsCrypto<'_, RustCrypto>>();
+}
+
+/// Each type is named with all its fields: what is secret must overwrite itself, or this does not compile.
+#[test]
+fn what_is_remembered_of_an_operation_is_overwritten_when_it_is_dropped() {
+    fn seen(seen: &Seen) {
+        let Seen { epoch_secrets, paths, placeholders, outcome } = seen;
+        for EpochSecret { secret, external } in epoch_secrets {
+            is_wiped(secret);
+            external.iter().for_each(|(_handle, secret)| is_wiped(secret));
+        }
+        for Path { path_secret, derived } in paths {
+            is_wiped(path_secret);
+            is_wiped(derived);
+        }
+        for Placeholder { value: _, commit_secret, confirmed_by } in placeholders {
+            is_wiped(commit_secret);
+            is_wiped(confirmed_by);
+        }
+        let Outcome { epochs, parent_input, error: _ } = outcome;
+        epochs.iter().for_each(is_wiped);
+        parent_input.iter().for_each(is_wiped);
+    }
+    let _compiles: fn(&Seen) = seen;
 }

@@ -3,7 +3,7 @@ use openmls_traits::types::HashType;
 use proptest::prelude::*;
 
 use super::*;
-use crate::demls::limits::MAX_PUNCTURE_BYTES;
+use crate::demls::{limits::MAX_PUNCTURE_BYTES, secret::is_wiped};
 
 const HASH: HashType = HashType::Sha2_256;
 
@@ -160,4 +160,18 @@ fn a_puncture_costs_its_secrets_and_the_path_once() {
         // Header, chain tag and length, 256 bits of path, 256 secrets, the punctured leaf.
         assert_eq!(pprf.encode().len(), 2 + 3 + 32 + 8192 + 1);
     });
+}
+
+/// Each variant is named: what is secret in it must overwrite itself, or this does not compile.
+#[test]
+fn every_node_is_overwritten_when_it_is_dropped() {
+    fn every(node: &Node) {
+        match node {
+            Node::Punctured => {}
+            Node::Secret(secret) => is_wiped(secret),
+            Node::Inner(children) => children.iter().for_each(every),
+        }
+    }
+    let Pprf { nh: _, root } = &pprf(1);
+    every(root);
 }
