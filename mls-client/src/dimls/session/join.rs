@@ -6,7 +6,7 @@ use openmls::prelude::{
 };
 use openmls_traits::{OpenMlsProvider, storage::StorageProvider};
 
-use super::{Event, Member, Node, Records, Session, receive::Fail};
+use super::{Event, Member, Node, Records, Session, apply::Fail};
 use crate::dimls::{
     error::{DimlsError, Rejected},
     group::{SendGroup, Space, join_config},

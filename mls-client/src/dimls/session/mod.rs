@@ -3,6 +3,7 @@
 //! Every operation changes memory first, then stores everything that changed in one transaction, and only then says what happened.
 //! The owner of a Send Group is the only one who commits in it, so an own commit is merged at once: nobody can be faster.
 
+mod apply;
 mod commit;
 mod join;
 mod lost;
