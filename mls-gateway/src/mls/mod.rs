@@ -1,6 +1,7 @@
 //! What the gateway understands of MLS: it reads what is on the wire, and it validates public handshakes. It holds no secrets.
 
 mod cache;
+mod catch_up;
 mod handshake;
 mod key_package;
 mod no_storage;

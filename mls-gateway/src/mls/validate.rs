@@ -4,15 +4,14 @@
 //! names it. If the state kept here is older, it follows the log first; if it is newer, the handshake has lost its race whatever
 //! it says, and the cluster answers. Nothing is refused on the word of a state that might be wrong: before a refusal the state is
 //! brought up to date with a linearizable read, completed with the epoch's proposals, and, if it has followed commits, rebuilt from
-//! the newest GroupInfo (see `public_state.rs` for why a followed state can be poisoned).
+//! the newest GroupInfo (`catch_up.rs`; see `public_state.rs` for why a followed state can be poisoned).
 //!
 //! What cannot be validated passes: private handshakes, groups whose GroupInfo has no ratchet tree, and commits that may refer to
 //! private proposals. Their members decide, as RFC 9420 has it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use concordat_proto::log::v1::{self as pb, content::Content};
+use concordat_proto::log::v1 as pb;
 use group_log::GroupId;
 use openmls_rust_crypto::RustCrypto;
 use tokio::time::timeout;
@@ -20,25 +19,20 @@ use tokio::time::timeout;
 use super::{
     cache::Cache,
     handshake::{Handshake, Ticket},
-    parse::{self, GroupInfoIn, ParseError},
+    parse::GroupInfoIn,
     public_state::{Checked, PublicState},
-    replay::{after_commit, replay, take_in_proposal},
 };
 use crate::{
     cluster::LogReader,
     error::GatewayError,
-    limits::{
-        BLOCKING_VALIDATION_BYTES, CATCH_UP_ENTRIES_MAX, CATCH_UP_PAGE, LOOK_BACK_ENTRIES_MAX,
-        MERGE_PATIENCE, PUBLIC_STATES_BYTES_MAX, PUBLIC_STATES_MAX,
-    },
+    limits::{MERGE_PATIENCE, PUBLIC_STATES_BYTES_MAX, PUBLIC_STATES_MAX},
     metrics::{self, Validation},
-    wire::{content, group_info},
 };
 
 /// The public states of many groups, bounded, the least recently used forgotten first.
 pub struct Validator {
-    crypto: Arc<RustCrypto>,
-    log: Arc<dyn LogReader>,
+    pub(super) crypto: Arc<RustCrypto>,
+    pub(super) log: Arc<dyn LogReader>,
     cache: Cache<Known>,
 }
 
@@ -47,7 +41,7 @@ pub struct Validator {
 pub(super) struct Known {
     pub(super) position: Option<Position>,
     /// Counts every change that is not a merge of one's own, so that a staged commit is never merged into another state.
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 pub(super) struct Position {
@@ -58,7 +52,7 @@ pub(super) struct Position {
     /// Absent if the state cannot be followed from the outside.
     pub(super) state: Option<PublicState>,
     /// The state was built from the GroupInfo of this epoch and has followed no commit.
-    fresh: bool,
+    pub(super) fresh: bool,
     /// Nothing better can be had: since it was begun anew from the newest GroupInfo, there was no commit.
     pub(super) anew: bool,
 }
@@ -232,174 +226,5 @@ impl Validator {
             drop(known);
             self.cache.account(group_id, bytes);
         }
-    }
-
-    pub(super) async fn build(
-        &self,
-        info: GroupInfoIn,
-    ) -> Result<Result<Option<PublicState>, ParseError>, GatewayError> {
-        if info.bytes < BLOCKING_VALIDATION_BYTES {
-            return Ok(PublicState::build(&*self.crypto, info));
-        }
-        let crypto = Arc::clone(&self.crypto);
-        let built = tokio::task::spawn_blocking(move || PublicState::build(&*crypto, info)).await;
-        built.map_err(|_| GatewayError::Protocol("validation ended early"))
-    }
-
-    /// Follows the log to its end, or starts over if that is cheaper.
-    pub(super) async fn catch_up(
-        &self,
-        known: &mut Known,
-        group_id: &GroupId,
-        linearizable: bool,
-    ) -> Result<(), GatewayError> {
-        let Some(from) = known.position.as_ref().map(|p| p.seq) else {
-            return self.rebuild(known, group_id, linearizable).await;
-        };
-        let head = self.log.head(group_id, linearizable, false).await?.head;
-        if head.seq.saturating_sub(from) > CATCH_UP_ENTRIES_MAX {
-            return self.rebuild(known, group_id, true).await;
-        }
-        let mut newest_info = None;
-        let mut after = from;
-        while after < head.seq {
-            let page = match self.log.entries(group_id, after, CATCH_UP_PAGE, linearizable).await {
-                Err(error) if error.oldest_kept().is_some() => {
-                    return self.rebuild(known, group_id, true).await;
-                }
-                page => page?,
-            };
-            let Some(last) = page.last().map(|e| e.seq) else { break };
-            for entry in &page {
-                self.take_in(known, entry, &mut newest_info);
-            }
-            after = last;
-        }
-        self.recover_from(known, newest_info).await
-    }
-
-    /// A state that could not follow begins again at the newest GroupInfo that the entries carried, if it is of the epoch reached.
-    async fn recover_from(&self, known: &mut Known, info: Option<(u64, Bytes)>) -> Result<(), GatewayError> {
-        let Some(position) = known.position.as_mut().filter(|p| p.state.is_none()) else { return Ok(()) };
-        if let Some((epoch, bytes)) = info
-            && epoch == position.epoch
-            && let Ok(info) = parse::group_info(&bytes)
-        {
-            position.state = self.build(info).await?.unwrap_or(None);
-            (position.fresh, position.anew) = (true, true);
-            known.generation += 1;
-        }
-        Ok(())
-    }
-
-    /// Takes in one accepted entry.
-    fn take_in(&self, known: &mut Known, entry: &pb::Entry, newest_info: &mut Option<(u64, Bytes)>) {
-        let Some(position) = known.position.as_mut() else { return };
-        if entry.seq != position.seq + 1 {
-            return;
-        }
-        position.seq = entry.seq;
-        match content(entry) {
-            Some(Content::Proposal(proposal)) => {
-                take_in_proposal(&self.crypto, position.state.as_mut(), &proposal.message)
-            }
-            Some(Content::Commit(commit)) => {
-                known.generation += 1;
-                position.epoch = entry.epoch + 1;
-                (position.fresh, position.anew) = (false, false);
-                position.state =
-                    position.state.take().and_then(|s| after_commit(&self.crypto, s, &commit.message));
-                if let Some(info) = group_info(entry) {
-                    *newest_info = Some((entry.epoch + 1, info.clone()));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Starts over from the newest GroupInfo.
-    pub(super) async fn rebuild(
-        &self,
-        known: &mut Known,
-        group_id: &GroupId,
-        linearizable: bool,
-    ) -> Result<(), GatewayError> {
-        let answer = self.log.head(group_id, linearizable, true).await?;
-        let head = answer.head;
-        known.generation += 1;
-        known.position = None;
-        let state = match parse::group_info(&answer.group_info) {
-            Ok(info) => self.build(info).await?.unwrap_or(None),
-            Err(_) => None,
-        };
-        let behind = answer.group_info_epoch < head.epoch;
-        let mut position = Position { seq: head.seq, epoch: head.epoch, state, fresh: !behind, anew: true };
-        if behind && let Some(state) = position.state.take() {
-            // The last committers published no GroupInfo: go on from the one there is, through their commits.
-            let entries = self.look_back(group_id, head.seq, answer.group_info_epoch).await?;
-            position.state = entries.and_then(|entries| replay(&self.crypto, state, &entries));
-        }
-        known.position = Some(position);
-        Ok(())
-    }
-
-    /// Adds the proposals of the current epoch that were accepted before the state was built.
-    async fn complete_proposals(&self, known: &mut Known, group_id: &GroupId) -> Result<(), GatewayError> {
-        let Some(position) = known.position.as_mut() else { return Ok(()) };
-        let Some(state) = position.state.as_mut().filter(|s| !s.has_all_proposals) else { return Ok(()) };
-        if let Some(entries) = self.look_back(group_id, position.seq, position.epoch).await? {
-            for entry in &entries {
-                if let Some(Content::Proposal(proposal)) = content(entry) {
-                    take_in_proposal(&self.crypto, Some(state), &proposal.message);
-                }
-            }
-            state.has_all_proposals = true;
-        } else {
-            // Too far back to look: what a commit refers to may be there.
-            state.hidden_proposals = true;
-        }
-        Ok(())
-    }
-
-    /// The handshakes after the one that began `epoch`, up to the entry `last`; nothing if that is too far back.
-    pub(super) async fn look_back(
-        &self,
-        group_id: &GroupId,
-        last: u64,
-        epoch: u64,
-    ) -> Result<Option<VecDeque<pb::Entry>>, GatewayError> {
-        let mut handshakes: VecDeque<pb::Entry> = VecDeque::new();
-        let mut end = last;
-        while end > 0 && last - end < LOOK_BACK_ENTRIES_MAX {
-            let start = end.saturating_sub(CATCH_UP_PAGE.into());
-            let mut page = Vec::new();
-            let mut after = start;
-            while after < end {
-                // Linearizable, so that a node that lags does not hide a proposal.
-                let part = match self.log.entries(group_id, after, CATCH_UP_PAGE, true).await {
-                    // What was given up lies before the newest GroupInfo: the rest is enough.
-                    Err(error) if error.oldest_kept().is_some_and(|oldest| after + 1 < oldest) => {
-                        after = error.oldest_kept().map_or(end, |oldest| oldest - 1);
-                        continue;
-                    }
-                    part => part?,
-                };
-                let Some(newest) = part.last().map(|e| e.seq) else { break };
-                after = newest;
-                page.extend(part.into_iter().filter(|e| e.seq <= end));
-            }
-            for entry in page.into_iter().rev() {
-                match content(&entry) {
-                    Some(Content::Create(_)) => return Ok(Some(handshakes)),
-                    Some(Content::Commit(_)) if entry.epoch.saturating_add(1) == epoch => {
-                        return Ok(Some(handshakes));
-                    }
-                    Some(Content::Commit(_) | Content::Proposal(_)) => handshakes.push_front(entry),
-                    _ => {}
-                }
-            }
-            end = start;
-        }
-        Ok(None)
     }
 }
