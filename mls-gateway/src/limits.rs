@@ -56,6 +56,10 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one read on one node may take before another node is asked.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the node that is asked for the entries which a log names may lag behind the node that showed the log.
+pub const NAMED_ENTRIES_PATIENCE: Duration = Duration::from_secs(2);
+/// Pause before it is asked again.
+pub const NAMED_ENTRIES_PAUSE: Duration = Duration::from_millis(25);
 /// How long a read is tried on all nodes.
 pub const READ_DEADLINE: Duration = Duration::from_secs(6);
 
@@ -63,6 +67,8 @@ pub const READ_DEADLINE: Duration = Duration::from_secs(6);
 
 /// A node's report of a quorum counts for this long; nodes send one at least every 100 ms.
 pub const QUORUM_REPORT_TTL: Duration = Duration::from_millis(1000);
+/// So much of the time in which the gateway itself did not get to run, since a quorum last answered, is not counted as silence.
+pub const DEAFNESS_EXCUSED_MAX: Duration = Duration::from_millis(250);
 /// How often the mode of each shard is looked at.
 pub const MODE_TICK: Duration = Duration::from_millis(50);
 /// A shard without a quorum for this long is unavailable: submissions fail at once. Until then they wait, because an
@@ -180,6 +186,8 @@ pub const BRANCH_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long a submission waits for the mode to be decided before its client is told to come back.
 pub const MODE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the answer to the creation of a DeMLS group waits for the cluster to count on this gateway for it.
+pub const REGISTRATION_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a submission waits for the state that it was made in to become known here.
 pub const PARENT_PATIENCE: Duration = Duration::from_secs(1);
 /// What a client is told to wait while branches are brought together.
@@ -208,7 +216,7 @@ pub const RELAY_MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How often a gateway says whom it reaches.
 pub const RELAY_HEARTBEAT: Duration = Duration::from_millis(100);
 /// Silence after which a link counts as cut.
-pub const RELAY_SILENCE_MAX: Duration = Duration::from_millis(400);
+pub const RELAY_SILENCE_MAX: Duration = Duration::from_millis(500);
 /// Pause before a peer is dialed again.
 pub const RELAY_RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// How long one request to another gateway may take.

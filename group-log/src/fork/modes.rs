@@ -31,7 +31,8 @@ pub enum Service {
 /// How long to wait, in milliseconds of a monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModeTimes {
-    /// Suspicion that leads to a fork. Longer than an election takes.
+    /// Suspicion that leads to a fork, from when the quorum was first missed. What passes until it is missed and this together are longer
+    /// than an election takes.
     pub suspect_ms: u64,
     /// The quorum must have answered for this long before it is trusted again, so that a flapping link does not flap the mode.
     pub steady_ms: u64,
@@ -73,8 +74,8 @@ pub struct Transition {
 pub struct ModeMachine {
     kind: GroupKind,
     mode: Mode,
-    /// When the suspicion began. Meaningful in `Suspect`.
-    suspect_since_ms: u64,
+    /// When the quorum was first missed in this suspicion. Meaningful in `Suspect`, which may begin with nothing but an unknown outcome.
+    missed_since_ms: Option<u64>,
     /// Since when the quorum has answered without a break.
     quorum_since_ms: Option<u64>,
 }
@@ -82,7 +83,7 @@ pub struct ModeMachine {
 impl ModeMachine {
     /// After a start nothing is known about the quorum: the group is suspect until it answers.
     pub fn new(kind: GroupKind, now_ms: u64) -> Self {
-        ModeMachine { kind, mode: Mode::Suspect, suspect_since_ms: now_ms, quorum_since_ms: None }
+        ModeMachine { kind, mode: Mode::Suspect, missed_since_ms: Some(now_ms), quorum_since_ms: None }
     }
 
     /// The mode now.
@@ -112,13 +113,16 @@ impl ModeMachine {
             (false, _) => None,
             (true, since) => since.or(Some(signals.now_ms)),
         };
+        if self.mode == Mode::Suspect && !signals.quorum {
+            self.missed_since_ms.get_or_insert(signals.now_ms);
+        }
         let from = self.mode;
         let to = self.next_mode(signals, times);
         if to == from {
             return None;
         }
         if to == Mode::Suspect {
-            self.suspect_since_ms = signals.now_ms;
+            self.missed_since_ms = (!signals.quorum).then_some(signals.now_ms);
         }
         self.mode = to;
         Some(Transition { from, to })
@@ -126,9 +130,10 @@ impl ModeMachine {
 
     /// When time alone may change the mode.
     pub fn next_ms(&self, times: &ModeTimes) -> Option<u64> {
+        let suspects =
+            self.mode == Mode::Suspect && self.kind == GroupKind::Demls && self.quorum_since_ms.is_none();
         let fork =
-            (self.mode == Mode::Suspect && self.kind == GroupKind::Demls && self.quorum_since_ms.is_none())
-                .then(|| self.suspect_since_ms.saturating_add(times.suspect_ms));
+            self.missed_since_ms.filter(|_| suspects).map(|since| since.saturating_add(times.suspect_ms));
         let trust = self
             .quorum_since_ms
             .filter(|_| matches!(self.mode, Mode::Suspect | Mode::Forked))
@@ -139,15 +144,16 @@ impl ModeMachine {
     fn next_mode(&self, signals: &Signals, times: &ModeTimes) -> Mode {
         let steady =
             self.quorum_since_ms.is_some_and(|since| signals.now_ms.saturating_sub(since) >= times.steady_ms);
-        let suspected_ms = signals.now_ms.saturating_sub(self.suspect_since_ms);
+        let missed_for =
+            |ms| self.missed_since_ms.is_some_and(|since| signals.now_ms.saturating_sub(since) >= ms);
         let may_fork = !signals.quorum && self.kind == GroupKind::Demls && signals.view_covers_promise;
         match self.mode {
             Mode::Ordered if !signals.quorum || signals.outcome_unknown => Mode::Suspect,
             Mode::Suspect if steady && signals.unrecorded => Mode::Reconciling,
             Mode::Suspect if steady && !signals.outcome_unknown => Mode::Ordered,
-            Mode::Suspect if may_fork && suspected_ms >= times.suspect_ms => Mode::Forked,
+            Mode::Suspect if may_fork && missed_for(times.suspect_ms) => Mode::Forked,
             Mode::Forked if steady => Mode::Reconciling,
-            Mode::Reconciling if may_fork => Mode::Forked,
+            // Not at once to a branch: a node that was silent for a moment would cost another round of reports.
             Mode::Reconciling if !signals.quorum => Mode::Suspect,
             Mode::Reconciling if !signals.unrecorded => Mode::Ordered,
             mode => mode,

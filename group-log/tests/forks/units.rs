@@ -248,10 +248,50 @@ fn modes_follow_the_quorum_with_hysteresis() {
     assert_eq!(see(&mut machine, 1300, true, true), None);
     assert_eq!(see(&mut machine, 1400, true, true), went(Mode::Forked, Mode::Reconciling));
     assert_eq!(machine.service(), Service::Wait);
-    assert_eq!(see(&mut machine, 1500, false, true), went(Mode::Reconciling, Mode::Forked));
-    assert_eq!(see(&mut machine, 1600, true, true), None);
-    assert_eq!(see(&mut machine, 1700, true, true), went(Mode::Forked, Mode::Reconciling));
-    assert_eq!(see(&mut machine, 1800, true, false), went(Mode::Reconciling, Mode::Ordered));
+    assert_eq!(see(&mut machine, 1500, true, false), went(Mode::Reconciling, Mode::Ordered));
+}
+
+#[test]
+fn a_moment_without_a_quorum_while_branches_are_brought_together_is_only_suspected() {
+    let times = ModeTimes { suspect_ms: 1000, steady_ms: 100 };
+    let mut machine = ModeMachine::new(GroupKind::Demls, 0);
+    let see = |machine: &mut ModeMachine, now_ms, quorum| {
+        let signals =
+            Signals { now_ms, quorum, outcome_unknown: false, view_covers_promise: true, unrecorded: true };
+        machine.observe(&signals, &times)
+    };
+    let went = |from, to| Some(Transition { from, to });
+    assert_eq!(see(&mut machine, 1000, false), went(Mode::Suspect, Mode::Forked));
+    assert_eq!(see(&mut machine, 2000, true), None);
+    assert_eq!(see(&mut machine, 2100, true), went(Mode::Forked, Mode::Reconciling));
+    assert_eq!(see(&mut machine, 2200, false), went(Mode::Reconciling, Mode::Suspect));
+    assert_eq!(machine.service(), Service::Wait);
+    assert_eq!(see(&mut machine, 2300, true), None);
+    assert_eq!(see(&mut machine, 2400, true), went(Mode::Suspect, Mode::Reconciling));
+    // Lost for longer, the group goes on: as long after the loss as the first time.
+    assert_eq!(see(&mut machine, 2500, false), went(Mode::Reconciling, Mode::Suspect));
+    assert_eq!(machine.next_ms(&times), Some(3500));
+    assert_eq!(see(&mut machine, 3499, false), None);
+    assert_eq!(see(&mut machine, 3500, false), went(Mode::Suspect, Mode::Forked));
+}
+
+#[test]
+fn an_unknown_outcome_alone_brings_a_fork_no_nearer() {
+    let times = ModeTimes { suspect_ms: 1000, steady_ms: 0 };
+    let mut machine = ModeMachine::new(GroupKind::Demls, 0);
+    let mut see = |now_ms, quorum, outcome_unknown| {
+        let signals =
+            Signals { now_ms, quorum, outcome_unknown, view_covers_promise: true, unrecorded: false };
+        machine.observe(&signals, &times);
+        (machine.mode(), machine.next_ms(&times))
+    };
+    assert_eq!(see(0, true, false).0, Mode::Ordered);
+    assert_eq!(see(100, true, true).0, Mode::Suspect);
+    assert_eq!(see(900, true, true).0, Mode::Suspect);
+    // An election may have begun only now.
+    assert_eq!(see(950, false, true), (Mode::Suspect, Some(1950)));
+    assert_eq!(see(1949, false, true).0, Mode::Suspect);
+    assert_eq!(see(1950, false, true).0, Mode::Forked);
 }
 
 #[test]

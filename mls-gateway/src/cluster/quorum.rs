@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    limits::{QUORUM_REPORT_TTL, SHARDS_MAX},
+    limits::{DEAFNESS_EXCUSED_MAX, QUORUM_REPORT_TTL, SHARDS_MAX},
     metrics,
 };
 
@@ -27,6 +27,15 @@ struct State {
     /// By the address that the gateway reaches the node at.
     reports: BTreeMap<String, Report>,
     leaders: BTreeMap<u32, Leader>,
+    proofs: BTreeMap<u32, Proof>,
+}
+
+/// A quorum of a shard answered its leader.
+struct Proof {
+    /// When, at the latest.
+    at: Instant,
+    /// So much of the time since then does not count as silence.
+    excused: Duration,
 }
 
 struct Report {
@@ -66,6 +75,12 @@ impl QuorumBoard {
         let shards: BTreeMap<u32, ShardQuorum> =
             state.shards.into_iter().filter(|s| s.shard < SHARDS_MAX).map(|s| (s.shard, s)).collect();
         let mut board = self.state.lock();
+        for shard in shards.values() {
+            let Some(at) = now.checked_sub(Duration::from_millis(shard.quorum_age_ms)) else { continue };
+            if board.proofs.get(&shard.shard).is_none_or(|proof| proof.at < at) {
+                board.proofs.insert(shard.shard, Proof { at, excused: Duration::ZERO });
+            }
+        }
         let mut changed = false;
         let mut named = Vec::new();
         for shard in shards.values().filter(|s| s.leader_node_id != 0 && !s.leader_address.is_empty()) {
@@ -137,11 +152,20 @@ impl QuorumBoard {
         self.state.lock().reports.values().any(|r| r.is_fresh(now) && r.quorum_of(shard))
     }
 
-    /// Shards for which some node has reported a quorum within `ttl`.
+    /// Shards whose quorum has answered within `ttl`, as far as any node has told. What a node thinks of that age is not asked: it is the
+    /// same age for everybody, and nobody's limit but the reader's ends it.
     pub fn quorum_of_shards(&self, now: Instant, ttl: Duration) -> BTreeSet<u32> {
         let board = self.state.lock();
-        let fresh = board.reports.values().filter(|r| now.saturating_duration_since(r.at) <= ttl);
-        fresh.flat_map(|r| r.shards.values().filter(|s| s.has_quorum).map(|s| s.shard)).collect()
+        let silence = |proof: &Proof| now.saturating_duration_since(proof.at).saturating_sub(proof.excused);
+        board.proofs.iter().filter(|(_, proof)| silence(proof) <= ttl).map(|(shard, _)| *shard).collect()
+    }
+
+    /// For so long this process did not get to listen: that is no silence of the nodes. At most [`DEAFNESS_EXCUSED_MAX`] is excused until
+    /// the next proof, so that a loss is noticed in time on a busy machine, too.
+    pub fn excuse(&self, deaf: Duration) {
+        for proof in self.state.lock().proofs.values_mut() {
+            proof.excused = (proof.excused + deaf).min(DEAFNESS_EXCUSED_MAX);
+        }
     }
 
     /// The cluster that the nodes belong to, once one has said so.
@@ -232,6 +256,51 @@ mod tests {
         assert_eq!(board.leader_site(1), "north");
         board.report("a", at(3, "c", ""), now);
         assert_eq!(board.leader_site(1), "");
+    }
+
+    #[tokio::test]
+    async fn a_quorum_counts_from_when_it_answered_whoever_tells() {
+        let (board, now, ms) =
+            (QuorumBoard::new(), Instant::now() + QUORUM_REPORT_TTL, Duration::from_millis);
+        let aged = |age, has_quorum| {
+            let mut state = state(1, "a", has_quorum);
+            state.shards[0].quorum_age_ms = age;
+            state
+        };
+        let ttl = ms(500);
+        assert!(board.quorum_of_shards(now, ttl).is_empty());
+        board.report("a", aged(u64::MAX, false), now);
+        assert!(board.quorum_of_shards(now, ttl).is_empty(), "no quorum was ever seen there");
+        // It is the reader who says how old is too old.
+        board.report("a", aged(300, false), now);
+        board.report("b", aged(400, false), now);
+        assert_eq!(board.quorum_of_shards(now + ms(200), ttl), [1].into());
+        assert!(board.quorum_of_shards(now + ms(201), ttl).is_empty());
+        board.report("b", aged(u64::MAX, false), now);
+        board.forget("a");
+        assert_eq!(board.quorum_of_shards(now + ms(200), ttl), [1].into(), "an election does not undo it");
+    }
+
+    #[tokio::test]
+    async fn time_in_which_nobody_listened_is_no_silence_but_not_for_ever() {
+        let (board, now, ms) = (QuorumBoard::new(), Instant::now(), Duration::from_millis);
+        board.report("a", state(1, "a", true), now);
+        let ttl = ms(500);
+        board.excuse(ms(100));
+        assert_eq!(board.quorum_of_shards(now + ms(600), ttl), [1].into());
+        assert!(board.quorum_of_shards(now + ms(601), ttl).is_empty());
+        board.excuse(ms(60_000));
+        let most = ttl + DEAFNESS_EXCUSED_MAX;
+        assert_eq!(board.quorum_of_shards(now + most, ttl), [1].into());
+        assert!(board.quorum_of_shards(now + most + ms(1), ttl).is_empty());
+        board.report("a", state(1, "a", true), now);
+        assert_eq!(
+            board.quorum_of_shards(now + most, ttl),
+            [1].into(),
+            "the same proof again changes nothing"
+        );
+        board.report("a", state(1, "a", true), now + ms(1));
+        assert!(board.quorum_of_shards(now + ms(502), ttl).is_empty(), "a new one begins anew");
     }
 
     #[tokio::test]

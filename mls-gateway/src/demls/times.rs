@@ -12,7 +12,7 @@ use crate::limits::{ACK_PAUSE, ACK_PAUSE_SETTLING, DEMLS_IDLE};
 pub struct Times {
     /// When the mode of a group changes.
     pub modes: ModeTimes,
-    /// A node's report of a quorum counts for this long.
+    /// A quorum that has answered counts for this long.
     pub quorum_ttl: Duration,
     /// Between two acknowledgements of a group.
     pub ack_pause: Duration,
@@ -25,8 +25,6 @@ pub struct Times {
 /// From the loss of the quorum to the fork: so many percent of the longest election timeout, and a heartbeat. An ordinary election is over
 /// by then. The rest until the promised two timeouts is for noticing the loss, and for the first commit itself.
 const FORK_AFTER_PERCENT: u32 = 125;
-/// Nodes report a quorum every 100 ms: three may be late.
-const QUORUM_TTL_MIN: Duration = Duration::from_millis(300);
 /// How long the quorum must answer before it is trusted again.
 const STEADY: Duration = Duration::from_millis(200);
 
@@ -35,8 +33,10 @@ impl Times {
     /// timeouts, and an ordinary election causes none.
     pub fn of(profile: Profile) -> Self {
         let timing = Timing::of(profile);
-        let quorum_ttl = timing.suspect_quorum_after.max(QUORUM_TTL_MIN);
         let fork_after = timing.election_max * FORK_AFTER_PERCENT / 100 + timing.heartbeat;
+        // When a branch begins is decided by both together. So the silence may be long: what a busy machine or a lost packet delays is
+        // passed over, and nobody is cut off from the quorum by it.
+        let quorum_ttl = fork_after / 2;
         let suspect = fork_after.saturating_sub(quorum_ttl);
         Self {
             modes: ModeTimes { suspect_ms: suspect.as_millis() as u64, steady_ms: STEADY.as_millis() as u64 },
@@ -57,7 +57,10 @@ impl Default for Times {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{demls::path::LOOK, limits::RELAY_SILENCE_MAX};
+    use crate::{
+        demls::path::LOOK,
+        limits::{DEAFNESS_EXCUSED_MAX, RELAY_SILENCE_MAX},
+    };
 
     #[test]
     fn a_branch_begins_within_two_election_timeouts_and_not_within_one() {
@@ -65,10 +68,13 @@ mod tests {
             let (times, timing) = (Times::of(profile), Timing::of(profile));
             let suspect = Duration::from_millis(times.modes.suspect_ms);
             // Whichever is noticed last: the silence of the nodes, or that of another gateway.
-            let noticed = times.quorum_ttl.max(RELAY_SILENCE_MAX) + LOOK;
+            let noticed = times.quorum_ttl.max(RELAY_SILENCE_MAX) + LOOK + DEAFNESS_EXCUSED_MAX;
             assert!(noticed + suspect + timing.election_max / 4 <= timing.election_max * 2, "{profile}");
-            // The nodes notice an election at the latest when the longest timeout is over.
-            assert!(timing.suspect_quorum_after + suspect > timing.election_max, "{profile}");
+            // An election is over by then, and a heartbeat of the new leader answered.
+            assert!(times.quorum_ttl + suspect >= timing.election_max + timing.heartbeat, "{profile}");
+            // Proofs come with a heartbeat, are told with a ping and reported every 100 ms: one round of that may be lost.
+            let ordinary = timing.heartbeat + timing.ping + Duration::from_millis(100);
+            assert!(times.quorum_ttl >= ordinary * 2, "{profile}");
         }
     }
 }

@@ -29,7 +29,7 @@ use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
 
 use super::forks::Forks;
 
-const DATA_SHARD: u32 = 1;
+pub const DATA_SHARD: u32 = 1;
 
 #[derive(Default)]
 pub struct State {
@@ -401,7 +401,7 @@ impl Shared {
             leader_node_id: state.leader as u64 + 1,
             leader_address: self.addresses[state.leader].clone(),
             has_quorum: !state.no_quorum,
-            quorum_age_ms: 0,
+            quorum_age_ms: if state.no_quorum { u64::MAX } else { 0 },
             leader_site: String::new(),
         };
         let shards = vec![shard(0), shard(DATA_SHARD)];
