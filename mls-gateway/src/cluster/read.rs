@@ -15,7 +15,10 @@ use tonic::{Response, Status};
 use super::pool::{NodeClient, Pool};
 use crate::{
     error::{GatewayError, final_answer},
-    limits::{BRANCH_IDS_MAX, READ_DEADLINE, READ_TIMEOUT, RETRY_PAUSE_MAX},
+    limits::{
+        BRANCH_IDS_MAX, NAMED_ENTRIES_PATIENCE, NAMED_ENTRIES_PAUSE, READ_DEADLINE, READ_TIMEOUT,
+        RETRY_PAUSE_MAX,
+    },
 };
 
 /// A group's head, and its newest GroupInfo if it was asked for.
@@ -85,6 +88,7 @@ impl Reader {
     ) -> Result<Vec<BranchEntry>, GatewayError> {
         let mut wanted: BTreeSet<EntryId> = ids.iter().copied().collect();
         let mut found = Vec::new();
+        let deadline = Instant::now() + NAMED_ENTRIES_PATIENCE;
         while !wanted.is_empty() {
             let next = wanted.iter().take(BRANCH_IDS_MAX).map(EntryId::to_bytes).collect();
             let request = pb::ReadBranchEntriesRequest { group_id: group_id.to_bytes(), ids: next };
@@ -97,9 +101,12 @@ impl Reader {
                     found.push(entry);
                 }
             }
-            // The node asked lags, or lies: the log will be asked for again.
             if wanted.len() == before {
-                return Err(GatewayError::Unreachable("entries of a branch are missing".into()));
+                // The node asked lags behind the one that named them, or lies: then the log will be asked for again.
+                if Instant::now() >= deadline {
+                    return Err(GatewayError::Unreachable("entries of a branch are missing".into()));
+                }
+                sleep(NAMED_ENTRIES_PAUSE).await;
             }
         }
         Ok(found)
