@@ -59,6 +59,9 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(20);
 /// Longest pause before trying again.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
+/// Longest pause of who lost to somebody else's commit in a DeMLS group: after a split many members commit at the same time.
+pub const LOSS_PAUSE_MAX: Duration = Duration::from_millis(400);
+
 /// How long a command waits for another process to let go of the state file.
 pub const STATE_FILE_WAIT: Duration = Duration::from_secs(5);
 

@@ -25,7 +25,7 @@ use openmls_rust_crypto::RustCrypto;
 use service_kit::rng::Randomness;
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
-    sync::{Notify, broadcast},
+    sync::{Notify, broadcast, watch},
 };
 
 use self::counters::Tally;
@@ -93,6 +93,8 @@ struct Inner {
     tally: Tally,
     /// Something about the set of groups, or what they wait for, has changed.
     changed: Notify,
+    /// Counts what gateways have said about how groups are served from now on.
+    decisions: watch::Sender<u64>,
     turns: Mutex<HashMap<GroupId, Arc<Turns>>>,
 }
 
@@ -122,6 +124,7 @@ impl Client {
             events: broadcast::channel(EVENT_QUEUE).0,
             tally: Tally::default(),
             changed: Notify::new(),
+            decisions: watch::Sender::new(0),
             turns: Mutex::default(),
         };
         Ok(Client { inner: Arc::new(inner) })

@@ -213,19 +213,23 @@ impl Client {
     }
 
     pub(super) fn tell_mode(&self, group: &GroupId, mode: Mode) {
+        if matches!(mode, Mode::Ordered | Mode::Forked) {
+            self.decided();
+        }
         self.publish(vec![Event { group: group.clone(), kind: EventKind::ModeChanged { mode } }]);
     }
 
     /// Goes on with what is unfinished: a pending commit, the outbox, proposals of others that nobody has committed.
     async fn do_chores(&self, group: &GroupId) {
-        let mut backoff = self.backoff();
+        let (mut backoff, mut decisions) = (self.backoff(), self.decisions());
         loop {
             let changed = self.inner.changed.notified();
+            decisions.borrow_and_update();
             match self.do_chore(group).await {
                 Ok(()) => backoff.reset(),
                 Err(error) => {
                     tracing::debug!(%error, "something is left to do in a group; trying again");
-                    self.pause(&mut backoff, None).await;
+                    self.pause_unless_decided(&mut backoff, None, &mut decisions).await;
                     continue;
                 }
             }

@@ -38,7 +38,7 @@ impl Client {
     }
 
     async fn pursue_again_and_again(&self, group: &GroupId, mut intent: Intent) -> Result<Committed, Error> {
-        let mut backoff = self.backoff();
+        let mut backoff = self.backoff_after_loss();
         let most = self.options().max_commit_attempts;
         for attempts in 1..=most {
             let built = self.with_branches(group, |work| branches::build_commit(work, &intent, self.me()))?;
