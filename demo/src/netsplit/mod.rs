@@ -70,9 +70,10 @@ async fn play(world: &World, progress: &Progress) -> anyhow::Result<bool> {
     sleep(LATE).await;
     world.links.heal_all();
     progress.done(&format!("{} is back as well, {} s late", SITES[2], LATE.as_secs()));
-    steps
-        .time("last link healed, until one state everywhere and nothing retained", settle(world, progress))
-        .await;
+    let in_one_state = settle(world, progress, "in one state with nothing left to do", proof::is_of_one_mind);
+    steps.time("last link healed, until one state everywhere and nothing left to do", in_one_state).await;
+    let retaining_nothing = settle(world, progress, "retaining nothing", proof::is_settled);
+    steps.time("from then on, until nothing is retained", retaining_nothing).await;
     progress.done("everybody has come to rest");
 
     world.cluster.wait_caught_up().await?;
@@ -95,15 +96,15 @@ async fn kill_gateway(world: &World, site: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until every group is of one mind. Those that are not are shown, and found by the proof.
-async fn settle(world: &World, progress: &Progress) {
+/// Waits until every group has come so far. Those that have not are shown, and found by the proof.
+async fn settle(world: &World, progress: &Progress, what: &str, is_settled: fn(&Group) -> bool) {
     for group in &world.groups {
-        progress.now(format!("waiting until {} is of one mind", group.name));
-        let settled = until(format!("{} to be of one mind", group.name), SETTLE_DEADLINE, || {
-            proof::is_settled(group).then_some(())
+        progress.now(format!("waiting until {} is {what}", group.name));
+        let settled = until(format!("{} to be {what}", group.name), SETTLE_DEADLINE, || {
+            is_settled(group).then_some(())
         });
         if settled.await.is_err() {
-            progress.done(&format!("{} is not of one mind:\n  {}", group.name, proof::what_is_left(group)));
+            progress.done(&format!("{} is not {what}:\n  {}", group.name, proof::what_is_left(group)));
         }
     }
 }

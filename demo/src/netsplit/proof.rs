@@ -26,8 +26,13 @@ pub(super) struct Proof {
     pub(super) marks: usize,
 }
 
-/// Whether nothing is under way any more: one state, nothing provisional, owed or retained.
+/// Whether nothing is under way any more, and nothing is retained.
 pub(super) fn is_settled(group: &Group) -> bool {
+    is_of_one_mind(group) && views(group).iter().all(|(_, view)| view.retained_states == 1)
+}
+
+/// Whether all are in one state, with nothing provisional, owed or waiting to be sent.
+pub(super) fn is_of_one_mind(group: &Group) -> bool {
     let views = views(group);
     let Some((_, first)) = views.first() else { return false };
     let named: BTreeSet<_> = first.members.iter().cloned().collect();
@@ -44,7 +49,6 @@ pub(super) fn is_settled(group: &Group) -> bool {
                 && !view.commit_pending
                 && !view.provisional
                 && !view.repairing
-                && view.retained_states == 1
         })
 }
 
