@@ -82,6 +82,12 @@ pub enum GatewayError {
     /// Nothing can be ordered now.
     #[error("no quorum orders this group now; the message is in no log; try again")]
     NoQuorum,
+    /// Nothing can be ordered now, and this gateway may not go on without.
+    #[error(
+        "no quorum orders this group now, and this gateway was not registered for the group when the quorum was lost, so it may not \
+         accept anything on a branch; the message is in no log; go to a gateway that this group was used at before, or try again"
+    )]
+    MayNotFork,
     /// No node of the cluster answered.
     #[error("no ordering node could answer ({0}); try again")]
     Unreachable(String),
@@ -160,6 +166,7 @@ impl GatewayError {
             Self::Denied(_) => Reason::PermissionDenied,
             Self::Quota { .. } => Reason::Quota,
             Self::NoQuorum | Self::Unreachable(_) | Self::Stopping => Reason::NoQuorum,
+            Self::MayNotFork => Reason::MayNotFork,
             Self::OutcomeUnknown => Reason::OutcomeUnknown,
             Self::Overloaded { .. } => Reason::Overloaded,
             Self::Reconciling => Reason::Reconciling,
@@ -181,7 +188,9 @@ impl GatewayError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::NoQuorum | Self::Unreachable(_) | Self::Stopping => Some(NO_QUORUM_RETRY_AFTER),
+            Self::NoQuorum | Self::MayNotFork | Self::Unreachable(_) | Self::Stopping => {
+                Some(NO_QUORUM_RETRY_AFTER)
+            }
             Self::OutcomeUnknown => Some(OUTCOME_UNKNOWN_RETRY_AFTER),
             Self::Reconciling => Some(RECONCILING_RETRY_AFTER),
             // Another member's turn: the node that refused knows how long it may last.
@@ -249,7 +258,9 @@ fn code(reason: Reason) -> Code {
             Code::ResourceExhausted
         }
         Reason::CursorAhead | Reason::Pruned => Code::OutOfRange,
-        Reason::NoQuorum | Reason::OutcomeUnknown | Reason::Reconciling => Code::Unavailable,
+        Reason::NoQuorum | Reason::MayNotFork | Reason::OutcomeUnknown | Reason::Reconciling => {
+            Code::Unavailable
+        }
         Reason::Unauthenticated => Code::Unauthenticated,
         Reason::PermissionDenied => Code::PermissionDenied,
         Reason::WrongShard => Code::Internal,
@@ -313,7 +324,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_code_and_a_name_without_its_prefix() {
-        for number in 1..=34 {
+        for number in 1..=35 {
             let reason = Reason::try_from(number).unwrap();
             assert_ne!(code(reason), Code::Ok);
             assert!(!reason_name(reason).starts_with("REASON_"));
@@ -324,6 +335,7 @@ mod tests {
     fn what_can_be_retried_says_when() {
         for error in [
             GatewayError::NoQuorum,
+            GatewayError::MayNotFork,
             GatewayError::OutcomeUnknown,
             GatewayError::Reconciling,
             GatewayError::overloaded("a queue", 3),

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     cluster::Final,
     demls::{
-        Group, GroupError, Registry,
+        Group, GroupError, Registry, Watching,
         sequence::{Sequenced, sequence},
         states::Looked,
         subscription::owed_indices,
@@ -38,6 +38,8 @@ use crate::{
 /// A submission that was held against the state that it was made in.
 struct Prepared {
     group: Arc<Group>,
+    /// It is not let go before there is an answer.
+    _waits: Watching,
     entry: BranchEntry,
     looked: Looked,
     submission: GroupSubmission,
@@ -143,12 +145,13 @@ impl Api {
                 None => {
                     // It will be one or the other in a moment.
                     let patience = started + MODE_PATIENCE;
-                    let waited = timeout_at(patience, modes.wait_for(|now| *now != mode)).await;
+                    let waited = timeout_at(patience, modes.wait_for(|now| *now != mode)).await.map(drop);
                     if waited.is_err() {
                         return Err(match mode {
                             _ if in_doubt.is_some() => GatewayError::OutcomeUnknown,
                             Mode::Reconciling => GatewayError::Reconciling,
-                            _ => GatewayError::NoQuorum,
+                            _ if group.may_fork().await => GatewayError::NoQuorum,
+                            _ => GatewayError::MayNotFork,
                         });
                     }
                 }
@@ -158,6 +161,7 @@ impl Api {
 
     async fn prepare(&self, parsed: Parsed) -> Result<Prepared, GatewayError> {
         let group = self.registry()?.used(&parsed.message.group_id).await?;
+        let waits = Watching::begin(&group);
         let Parsed { mut submission, author, message, .. } = parsed;
         let parent = convert::state_id("parent_state_id", &submission.parent_state_id);
         let parent: StateId = parent.map_err(GatewayError::bad_wire)?;
@@ -173,7 +177,7 @@ impl Api {
         let (entry, looked) = group.look(entry).await?;
         self.may_submit_demls(&group, &entry.author, &parent, &message, &looked).await?;
         submission.facts = convert::facts_out(&entry.facts);
-        Ok(Prepared { group, entry, looked, submission })
+        Ok(Prepared { group, _waits: waits, entry, looked, submission })
     }
 
     /// Submits to the cluster, for as long as the group does not go on without it.

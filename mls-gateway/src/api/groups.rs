@@ -24,7 +24,7 @@ use crate::{
     cluster::{Final, choose_shard},
     demls::states::first_members,
     error::GatewayError,
-    limits::{DIRECTORY_SHARD, READ_DEADLINE, SHARDS_MAX},
+    limits::{DIRECTORY_SHARD, READ_DEADLINE, REGISTRATION_PATIENCE, SHARDS_MAX},
     mls,
 };
 
@@ -75,7 +75,12 @@ impl Api {
         let accepted = self.order_plain(submission, &group_id).await?;
         if is_demls {
             self.registry()?.created(&group_id);
-            self.registry()?.used(&group_id).await?;
+            let group = self.registry()?.used(&group_id).await?;
+            // Whoever is told that the group exists can go on with it here if the quorum is lost in the next moment. If it takes longer
+            // than usual, the group exists all the same.
+            if !group.wait_until_it_may_fork(REGISTRATION_PATIENCE).await {
+                tracing::info!("a new group is not registered for yet");
+            }
         }
         self.validator.created(&group_id, state, &accepted).await;
         Ok(CreateGroupResponse { accepted: Some(accepted) })

@@ -120,7 +120,9 @@ impl Api {
                 Ok(SubmitResponse { outcome: Some(Outcome::RemoveFirst(_)) }) => "remove_first",
                 Ok(_) => "accepted",
                 Err(GatewayError::Reconciling) => "reconciling",
-                Err(GatewayError::NoQuorum | GatewayError::Unreachable(_)) => "no_quorum",
+                Err(GatewayError::NoQuorum | GatewayError::MayNotFork | GatewayError::Unreachable(_)) => {
+                    "no_quorum"
+                }
                 Err(GatewayError::OutcomeUnknown) => "unknown",
                 Err(GatewayError::Overloaded { .. } | GatewayError::Quota { .. }) => "overloaded",
                 Err(_) => "refused",

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use concordat_proto::{
     gateway::v1::{AckWelcomesRequest, AckWelcomesResponse, WatchWelcomesRequest, WatchWelcomesResponse},
-    log::v1::{InboxCursor, PendingWelcome, ShardPosition},
+    log::v1::{GroupKind, InboxCursor, PendingWelcome, ShardPosition},
     ordering::v1::{AckWelcomes, Command, command},
 };
-use group_log::ClientId;
+use group_log::{ClientId, GroupId};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -64,11 +64,22 @@ impl Api {
                     if !advance(&mut places, welcome.cursor.as_ref()) {
                         continue;
                     }
+                    self.is_invited(&welcome);
                     if events.send(Ok(WatchWelcomesResponse { welcome: Some(welcome) })).await.is_err() {
                         return;
                     }
                 }
             }
+        }
+    }
+
+    /// Whoever joins a DeMLS group needs a gateway that may go on with it.
+    fn is_invited(&self, welcome: &PendingWelcome) {
+        if welcome.kind() == GroupKind::Demls
+            && let Some(registry) = &self.demls
+            && let Ok(id) = GroupId::new(welcome.group_id.clone())
+        {
+            registry.invited(&id);
         }
     }
 

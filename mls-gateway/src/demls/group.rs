@@ -377,6 +377,7 @@ impl Group {
         self.rows.set_promise(&core.promise)?;
         self.sync().await?;
         drop(core);
+        self.changed.send_replace(());
         self.wake.notify_waiters();
         Ok(())
     }

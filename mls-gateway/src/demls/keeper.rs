@@ -9,7 +9,7 @@ use group_log::{
     GroupKind,
     fork::{Mode, ModeMachine, Signals},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     group::{Core, Group},
@@ -25,6 +25,23 @@ impl Group {
     pub async fn may_fork(&self) -> bool {
         let core = self.core.lock().await;
         self.may_fork_now(&core)
+    }
+
+    /// Waits until that is so, for `patience` at most. Returns whether it is.
+    pub async fn wait_until_it_may_fork(&self, patience: Duration) -> bool {
+        let mut changes = self.changes();
+        let counted_on = async {
+            loop {
+                changes.borrow_and_update();
+                if self.may_fork().await {
+                    return true;
+                }
+                if changes.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        timeout(patience, counted_on).await.unwrap_or(false)
     }
 
     fn may_fork_now(&self, core: &Core) -> bool {
@@ -50,7 +67,8 @@ pub(super) async fn keep(
     times: Times,
 ) {
     let started = Instant::now();
-    let mut machine = ModeMachine::new(GroupKind::Demls, 0);
+    // Until something is heard of the quorum, its silence begins now.
+    let mut machine = ModeMachine::new(GroupKind::Demls, times.quorum_ttl.as_millis() as u64);
     let _counted = Counted(&group);
     metrics::group_mode(None, mode_name(machine.mode()));
     let (mut direct, mut reach) = (paths.direct_changes(), paths.relay.changes());

@@ -26,3 +26,4 @@ pub use group::{Group, GroupError, Keeping};
 pub use log::read;
 pub use registry::Registry;
 pub use times::Times;
+pub use usage::Watching;

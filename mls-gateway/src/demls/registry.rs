@@ -26,7 +26,7 @@ use super::{
 use crate::{
     cluster::LogReader,
     error::GatewayError,
-    limits::{DEMLS_GROUPS_MAX, KINDS_MAX},
+    limits::{DEMLS_GROUPS_CROWDED, DEMLS_GROUPS_MAX, KINDS_MAX},
     metrics,
 };
 
@@ -108,6 +108,21 @@ impl Registry {
             group.wake.notify_waiters();
         }
         Ok(group)
+    }
+
+    /// A client of this gateway is being invited to a DeMLS group: the group is taken up in the background, so that the cluster counts on
+    /// this gateway for it by the time the client joins. Not if the gateway is crowded: invitations come unasked for.
+    pub fn invited(&self, id: &GroupId) {
+        if self.groups.lock().len() >= DEMLS_GROUPS_CROWDED {
+            return;
+        }
+        let (this, id) = (self.this.clone(), id.clone());
+        tokio::spawn(async move {
+            let Some(registry) = this.upgrade() else { return };
+            if let Err(error) = registry.used(&id).await {
+                tracing::debug!(%error, "a group that a client is invited to is not taken up yet");
+            }
+        });
     }
 
     /// A DeMLS group, taken up now if need be.

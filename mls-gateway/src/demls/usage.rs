@@ -13,7 +13,7 @@ pub(super) struct Usage(Mutex<Inner>);
 struct Inner {
     /// A client has asked for it since the start, or since the gateway began to let go of it: the cluster is to count on this gateway.
     wanted: bool,
-    /// Subscriptions.
+    /// Subscriptions, and submissions under way.
     watchers: usize,
     last: Instant,
 }
@@ -59,11 +59,12 @@ impl Usage {
     }
 }
 
-/// Somebody is subscribed to the group for as long as this lives.
-pub(super) struct Watching(Arc<Group>);
+/// Somebody is subscribed to the group, or waits for an answer about it, for as long as this lives.
+pub struct Watching(Arc<Group>);
 
 impl Watching {
-    pub(super) fn begin(group: &Arc<Group>) -> Self {
+    /// Begins now.
+    pub fn begin(group: &Arc<Group>) -> Self {
         group.usage.0.lock().watchers += 1;
         Self(Arc::clone(group))
     }

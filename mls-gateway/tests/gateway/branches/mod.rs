@@ -5,6 +5,7 @@ mod leaving;
 mod lies;
 mod members;
 mod real_cluster;
+mod registration;
 mod relay;
 mod sequencer;
 mod site;

@@ -18,7 +18,10 @@ use service_kit::{cut::CutNetwork, net::tcp_network, rng::Randomness};
 use tempfile::TempDir;
 
 use crate::support::{
-    Client, Events, client, create_request, fake::FakeCluster, member::Member, outcome, soon, submit, until,
+    Client, Events, client, create_request,
+    fake::{DATA_SHARD, FakeCluster},
+    member::Member,
+    outcome, soon, submit, until,
 };
 
 pub const GROUP: &[u8] = b"group";
@@ -193,6 +196,12 @@ impl Site {
     /// The gateway knows that the cluster has agreed to wait for it: it may fork.
     pub async fn is_counted_on(&self) {
         until("the gateway may fork", async || self.group().may_fork().await).await;
+    }
+
+    /// It has noticed that no quorum answers.
+    pub async fn misses_the_quorum(&self) {
+        let paths = self.gateway().demls().unwrap().paths();
+        until("the loss is noticed", async || !paths.reaches_quorum(DATA_SHARD)).await;
     }
 
     pub async fn in_mode(&self, mode: group_log::fork::Mode) {
