@@ -50,6 +50,7 @@ fn stored(record: &Record, change: &RecordChange) {
 
 #[test]
 fn every_field_that_is_secret_is_overwritten_when_it_is_dropped() {
-    let _compiles: (fn(&Secret, &SecretBuffer), fn(&EpochState), fn(&Record, &RecordChange)) =
-        (secret, state, stored);
+    let _: fn(&Secret, &SecretBuffer) = secret;
+    let _: fn(&EpochState) = state;
+    let _: fn(&Record, &RecordChange) = stored;
 }
