@@ -26,7 +26,7 @@ use crate::{
     cluster::Final,
     demls::{
         Group, GroupError, Registry, Watching,
-        sequence::{Sequenced, sequence},
+        sequence::{Sequenced, sequence, sequence_elsewhere},
         states::Looked,
         subscription::owed_indices,
     },
@@ -122,6 +122,9 @@ impl Api {
                     self.order_demls(&prepared, &mut turn).await?
                 }
                 Mode::Ordered => self.order_demls(&prepared, &mut turn).await?,
+                Mode::Suspect if !quorum && !group.may_fork().await => {
+                    self.branch_elsewhere(&prepared).await?
+                }
                 Mode::Suspect | Mode::Reconciling => None,
             };
             match outcome {
@@ -145,8 +148,10 @@ impl Api {
                 None => {
                     // It will be one or the other in a moment.
                     let patience = started + MODE_PATIENCE;
-                    let waited = timeout_at(patience, modes.wait_for(|now| *now != mode)).await.map(drop);
-                    if waited.is_err() {
+                    // Or another gateway is about to have a branch.
+                    let look = (Instant::now() + RETRY_PAUSE_MAX).min(patience);
+                    let waited = timeout_at(look, modes.wait_for(|now| *now != mode)).await.map(drop);
+                    if waited.is_err() && Instant::now() >= patience {
                         return Err(match mode {
                             _ if in_doubt.is_some() => GatewayError::OutcomeUnknown,
                             Mode::Reconciling => GatewayError::Reconciling,
@@ -231,6 +236,24 @@ impl Api {
     async fn branch(&self, prepared: &Prepared) -> Result<Option<Answered>, GatewayError> {
         let Prepared { group, entry, looked, .. } = prepared;
         let sequenced = sequence(group, self.registry()?.paths(), entry.clone(), looked).await?;
+        self.sequenced(prepared, sequenced).await
+    }
+
+    /// The same at another gateway, if one is reached that may.
+    async fn branch_elsewhere(&self, prepared: &Prepared) -> Result<Option<Answered>, GatewayError> {
+        let Prepared { group, entry, .. } = prepared;
+        match sequence_elsewhere(group, self.registry()?.paths(), entry.clone()).await? {
+            Some(sequenced) => self.sequenced(prepared, sequenced).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn sequenced(
+        &self,
+        prepared: &Prepared,
+        sequenced: Sequenced,
+    ) -> Result<Option<Answered>, GatewayError> {
+        let Prepared { group, entry, .. } = prepared;
         let (id, copies) = match sequenced {
             Sequenced::Accepted { id, copies } => (id, copies),
             Sequenced::RemoveFirst(owed) => {

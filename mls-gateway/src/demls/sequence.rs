@@ -64,19 +64,45 @@ pub async fn sequence(
             if sequencer == own {
                 break;
             }
-            let patience = Instant::now() + SEQUENCER_PATIENCE;
-            loop {
-                match ask(group, paths, &sequencer, &entry).await? {
-                    Said::Done(sequenced) => return finish(group, paths, entry, sequenced).await,
-                    Said::Next => break,
-                    Said::Again if Instant::now() < patience => sleep(SEQUENCER_PAUSE).await,
-                    // Whoever does not get ready is passed over: any gateway may extend any leaf.
-                    Said::Again => break,
-                }
+            if let Some(sequenced) = insist(group, paths, &sequencer, &entry).await? {
+                return finish(group, paths, entry, sequenced).await;
             }
         }
     }
     here(group, paths, entry, looked).await
+}
+
+/// Brings an entry onto a branch of another gateway, for one that may not have a branch of its own: the cluster does not count on it. None
+/// of the gateways reached has one, or may have one: nothing.
+pub async fn sequence_elsewhere(
+    group: &Arc<Group>,
+    paths: &Paths,
+    entry: BranchEntry,
+) -> Result<Option<Sequenced>, GatewayError> {
+    let own = group.rows.store().gateway_id();
+    for sequencer in paths.relay.sequencers(&group.id).into_iter().filter(|id| *id != own) {
+        if let Some(sequenced) = insist(group, paths, &sequencer, &entry).await? {
+            return finish(group, paths, entry, sequenced).await.map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// Asks one sequencer until it is ready. Whoever does not get ready is passed over: any gateway may extend any leaf.
+async fn insist(
+    group: &Arc<Group>,
+    paths: &Paths,
+    sequencer: &group_log::fork::GatewayId,
+    entry: &BranchEntry,
+) -> Result<Option<Sequenced>, GatewayError> {
+    let patience = Instant::now() + SEQUENCER_PATIENCE;
+    loop {
+        match ask(group, paths, sequencer, entry).await? {
+            Said::Done(sequenced) => return Ok(Some(sequenced)),
+            Said::Again if Instant::now() < patience => sleep(SEQUENCER_PAUSE).await,
+            Said::Next | Said::Again => return Ok(None),
+        }
+    }
 }
 
 async fn here(

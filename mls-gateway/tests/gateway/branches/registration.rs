@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use concordat_proto::gateway::v1::WatchWelcomesRequest;
-use group_log::GroupId;
+use group_log::{GroupId, fork::Mode};
 use tonic::Code;
 
 use super::site::{
@@ -51,6 +51,33 @@ async fn a_gateway_that_comes_too_late_opens_no_branch_and_says_why() {
     // Where the cluster counted on the gateway, the group goes on.
     let other = made_in(&second, alice.update());
     provisional(submit(&mut there, other).await);
+}
+
+#[tokio::test]
+async fn a_gateway_that_comes_too_late_is_served_by_one_that_did_not() {
+    let cluster = FakeCluster::start(3).await;
+    let sites = sites(&cluster, 2, |_, _| true).await;
+    let (mut there, mut here) = (sites[0].client(b"alice"), sites[1].client(b"bob"));
+    let (mut alice, mut bob) = (Member::new("alice"), Member::new("bob"));
+    let first = create(&mut there, &mut alice).await;
+    let second = add(&mut there, &mut alice, &mut bob, &first).await;
+    cluster.set(|state| state.no_quorum = true);
+    sites[1].misses_the_quorum().await;
+    let commit = made_in(&second, bob.update());
+    let answer = provisional(submit(&mut here, commit.clone()).await);
+    let third = after(&second, &commit);
+    assert_eq!((answer.state_id, answer.copies), (third.to_bytes(), 2));
+    assert!(!sites[1].group().may_fork().await && sites[1].group().mode() == Mode::Suspect);
+    // Messages find their way, too.
+    bob.merge();
+    provisional(submit(&mut here, made_in(&third, bob.say("hello"))).await);
+
+    cluster.set(|state| state.no_quorum = false);
+    until("the branch is canonical", async || {
+        cluster.get(|state| state.forks.groups[GROUP].fork.current().unwrap().state_id == third)
+    })
+    .await;
+    sites[1].registered(&cluster).await;
 }
 
 #[tokio::test]
