@@ -118,6 +118,7 @@ fn advice(options: &Options, topology: &Topology, rows: &[Row]) -> anyhow::Resul
         Some(row) => split_line(row),
         None => "demls: not among the results".into(),
     });
+    lines.extend(nearest_size(rows, "demls", options.group_size).map(kept_line));
     let dimls = Unordered::of(rows, topology, options.group_size);
     lines.push(match &dimls {
         Some(dimls) => dimls.line(options),
@@ -204,6 +205,17 @@ fn split_line(row: &Row) -> String {
         row.cut_home_commits.unwrap_or_default(),
         row.cut_others_commits.unwrap_or_default(),
         ms(row.healed_ms)
+    )
+}
+
+fn kept_line(row: &Row) -> String {
+    format!(
+        "demls: a commit takes {} bytes, a member stores {} bytes, and {:.0} more for each commit whose state it keeps until it is stable (measured \
+         with {} members)",
+        row.commit_bytes,
+        row.stored_bytes.unwrap_or_default(),
+        row.client_bytes_per_commit.unwrap_or_default(),
+        row.group_size
     )
 }
 
@@ -320,6 +332,7 @@ mod tests {
         {
             assert!(text.contains(design), "{design} is missing in\n{text}");
         }
+        assert!(text.contains("demls: a commit takes"), "{text}");
         let demls = rows.iter().find(|row| row.design == "demls" && row.topology == "continent").unwrap();
         assert!(text.contains(&format!("({} commits there", demls.cut_home_commits.unwrap())), "{text}");
     }

@@ -1,12 +1,14 @@
 //! Real MLS commits, made before the load begins: one member after another epoch, all encrypted (RFC 9420 section 6.3).
 
+use std::sync::PoisonError;
+
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use openmls::prelude::{tls_codec::Serialize, *};
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 
-const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+pub(crate) const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
 /// One group from its creation on. The first commit adds all other members, the later ones renew the committer's keys.
 ///
@@ -18,6 +20,8 @@ pub(crate) struct Chain {
     pub(crate) group_info: Bytes,
     /// The commit that ends epoch 0, 1, ...
     pub(crate) commits: Vec<Bytes>,
+    /// What the founder stores in the end, keys of values included.
+    pub(crate) stored_bytes: usize,
 }
 
 impl Chain {
@@ -35,7 +39,7 @@ impl Chain {
         let mut made = Vec::with_capacity(commits);
         if members > 1 {
             let packages: Vec<KeyPackage> =
-                (1..members).map(|number| key_package(number, &provider)).collect::<anyhow::Result<_>>()?;
+                (1..members).map(public_key_package).collect::<anyhow::Result<_>>()?;
             let (commit, _, _) = group
                 .add_members(&provider, &signer, &packages)
                 .map_err(|error| anyhow!("adding {members} members: {error}"))?;
@@ -49,7 +53,10 @@ impl Chain {
             made.push(bundle.into_commit().to_bytes()?.into());
             group.merge_pending_commit(&provider)?;
         }
-        Ok(Self { id: id.to_vec(), group_info: info.tls_serialize_detached()?.into(), commits: made })
+        let values = provider.storage().values.read().unwrap_or_else(PoisonError::into_inner);
+        let stored_bytes = values.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let group_info = info.tls_serialize_detached()?.into();
+        Ok(Self { id: id.to_vec(), group_info, commits: made, stored_bytes })
     }
 
     /// The commit of another member for the same epoch, as servers see it: of the same length, and not the same bytes.
@@ -68,7 +75,8 @@ impl Chain {
     }
 }
 
-fn member(number: usize) -> anyhow::Result<(SignatureKeyPair, CredentialWithKey)> {
+/// A member's name and key.
+pub(crate) fn member(number: usize) -> anyhow::Result<(SignatureKeyPair, CredentialWithKey)> {
     let signer =
         SignatureKeyPair::new(SUITE.signature_algorithm()).map_err(|error| anyhow!("a key: {error:?}"))?;
     let credential = CredentialWithKey {
@@ -78,10 +86,14 @@ fn member(number: usize) -> anyhow::Result<(SignatureKeyPair, CredentialWithKey)
     Ok((signer, credential))
 }
 
-fn key_package(number: usize, provider: &OpenMlsRustCrypto) -> anyhow::Result<KeyPackage> {
+/// A member's KeyPackage, with its private keys.
+pub(crate) fn key_package(number: usize, provider: &OpenMlsRustCrypto) -> anyhow::Result<KeyPackageBundle> {
     let (signer, credential) = member(number)?;
-    let bundle = KeyPackage::builder().build(SUITE, provider, &signer, credential)?;
-    Ok(bundle.key_package().clone())
+    Ok(KeyPackage::builder().build(SUITE, provider, &signer, credential)?)
+}
+
+fn public_key_package(number: usize) -> anyhow::Result<KeyPackage> {
+    Ok(key_package(number, &OpenMlsRustCrypto::default())?.key_package().clone())
 }
 
 #[cfg(test)]

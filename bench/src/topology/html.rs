@@ -79,17 +79,21 @@ pub(crate) fn page(report: &Report<Configuration, Row>) -> anyhow::Result<String
         rows.map(|row| (row.group_size as f64, of(row))).collect()
     };
     let bytes = |row: &Row| row.commit_bytes as f64;
+    let stored = |row: &Row| row.stored_bytes.unwrap_or(0) as f64;
     write!(
         text,
         "<h2>Bytes of an update by the size of the group</h2>{}",
         lines(&[
             ("MLS commit (only one member ever commits)".into(), sizes("mls", bytes)),
+            ("DeMLS commit (the same)".into(), sizes("demls", bytes)),
             ("DiMLS UPDATE".into(), sizes("dimls", bytes)),
             (
                 "DiMLS UPDATE with all acknowledgements".into(),
                 sizes("dimls", |row| row.update_in_all_bytes.unwrap_or(0) as f64)
             ),
-            ("stored by a DiMLS member".into(), sizes("dimls", |row| row.stored_bytes.unwrap_or(0) as f64)),
+            ("stored by an MLS member".into(), sizes("mls", stored)),
+            ("stored by a DeMLS member".into(), sizes("demls", stored)),
+            ("stored by a DiMLS member".into(), sizes("dimls", stored)),
         ])?
     )?;
     text.push_str("<h2>What was not measured</h2><ul>");

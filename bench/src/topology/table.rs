@@ -130,7 +130,7 @@ pub(crate) fn splits(rows: &[Row]) -> Table {
         "client B/commit",
         "B/commit in the split",
     ]);
-    for row in rows.iter().filter(|row| row.design == "demls") {
+    for row in rows.iter().filter(|row| row.design == "demls" && row.topology != super::sizes::ANY) {
         let or =
             |value: Option<f64>, none: &str| value.map_or(none.to_owned(), |value| format!("{value:.0}"));
         table.add_row([
@@ -157,6 +157,7 @@ pub(crate) fn sizes(rows: &[Row]) -> Table {
         "acknowledgement B",
         "with all acknowledgements B",
         "stored B",
+        "kept B/commit",
         "others followed",
         "taken in us",
     ]);
@@ -169,6 +170,7 @@ pub(crate) fn sizes(rows: &[Row]) -> Table {
             or(row.acknowledge_bytes),
             or(row.update_in_all_bytes),
             or(row.stored_bytes),
+            or(row.client_bytes_per_commit.map(|bytes| bytes as usize)),
             or(row.followed),
             or(row.receive_update_us.map(|us| us as usize)),
         ]);
