@@ -2,9 +2,9 @@
 
 use std::{env, path::PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
-use mls_client::Security;
+use mls_client::{Policy, Security};
 
 /// Talk in end-to-end encrypted groups (MLS, RFC 9420) over a Concordat gateway.
 #[derive(Debug, Parser)]
@@ -78,6 +78,8 @@ pub(super) enum Command {
         /// With `--kind dimls`: the other members. They are named once, for good. Repeat for each.
         #[arg(long, value_name = "NAME")]
         with: Vec<String>,
+        #[command(flatten)]
+        retention: RetentionArgs,
     },
     /// Use groups of kind `dimls`.
     Dgroup {
@@ -182,6 +184,34 @@ pub(super) enum KindArg {
     Dimls,
 }
 
+/// How much of the log of a new group is kept. The cluster keeps no more than its operator allows.
+#[derive(Debug, clap::Args)]
+pub(super) struct RetentionArgs {
+    /// With `--kind mls`: so many of the newest entries of its log are kept. By default as many as the cluster keeps.
+    #[arg(long, value_name = "ENTRIES", value_parser = clap::value_parser!(u64).range(1..))]
+    retain_entries: Option<u64>,
+    /// With `--kind mls`: entries are kept for so many hours. By default as long as the cluster keeps them.
+    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..))]
+    retain_hours: Option<u32>,
+}
+
+impl RetentionArgs {
+    /// The policy of a new group.
+    ///
+    /// # Errors
+    /// Something is to be let go of a group whose log is kept whole.
+    pub(super) fn policy(&self, kind: KindArg) -> anyhow::Result<Policy> {
+        let chosen = self.retain_entries.is_some() || self.retain_hours.is_some();
+        ensure!(
+            kind == KindArg::Mls || !chosen,
+            "the log of a group of another kind than `mls` is kept whole: leave out --retain-entries and --retain-hours"
+        );
+        let (retain_entries, retain_hours) =
+            (self.retain_entries.unwrap_or_default(), self.retain_hours.unwrap_or_default());
+        Ok(Policy { retain_entries, retain_hours, ..Policy::default() })
+    }
+}
+
 /// Which group.
 #[derive(Debug, clap::Args)]
 pub(super) struct GroupArg {
@@ -222,5 +252,19 @@ mod tests {
         let args = Args::parse_from(["mls-client", "send", "hello", "there", "-g", "ab12"]);
         let Command::Send { text, group } = args.command else { panic!("{args:?}") };
         assert_eq!((text.join(" ").as_str(), group.id.as_deref()), ("hello there", Some("ab12")));
+    }
+
+    #[test]
+    fn retention_is_chosen_for_groups_whose_logs_may_be_shortened() {
+        let create = |words: &[&str]| {
+            let args = Args::try_parse_from([&["mls-client", "create"], words].concat()).unwrap();
+            let Command::Create { kind, retention, .. } = args.command else { panic!("{words:?}") };
+            retention.policy(kind)
+        };
+        let chosen = create(&["--retain-hours", "48"]).unwrap();
+        assert_eq!((chosen.retain_entries, chosen.retain_hours), (0, 48));
+        assert_eq!(create(&["--kind", "demls"]).unwrap(), Policy::default());
+        assert!(create(&["--kind", "demls", "--retain-entries", "5"]).is_err());
+        assert!(Args::try_parse_from(["mls-client", "create", "--retain-hours", "0"]).is_err());
     }
 }

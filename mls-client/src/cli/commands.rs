@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use mls_client::{
-    Committed, DEFAULT_CIPHERSUITE, Error, GroupId, GroupKind, Identity, NewGroup, Status, Store,
+    Committed, DEFAULT_CIPHERSUITE, Error, GroupId, GroupKind, Identity, NewGroup, Policy, Status, Store,
 };
 
 use tonic::Code;
@@ -46,13 +46,13 @@ pub(super) async fn identity(args: &Args, state: &Path, name: Option<&str>) -> a
     Ok(())
 }
 
-pub(super) async fn create(session: &Session, kind: KindArg) -> anyhow::Result<()> {
+pub(super) async fn create(session: &Session, kind: KindArg, policy: Policy) -> anyhow::Result<()> {
     let kind = match kind {
         KindArg::Mls => GroupKind::Mls,
         KindArg::Demls => GroupKind::Demls,
         KindArg::Dimls => anyhow::bail!("a group of kind `dimls` is not created in a log"),
     };
-    let group = session.client.create_group(NewGroup { kind, ..NewGroup::default() }).await?;
+    let group = session.client.create_group(NewGroup { kind, policy, ..NewGroup::default() }).await?;
     println!("{}", hex::encode(&group));
     eprintln!("The group exists, with you in it. Add somebody with `invite NAME`.");
     Ok(())

@@ -24,7 +24,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         return commands::identity(&args, &state, name.as_deref()).await;
     }
     match &args.command {
-        Command::Create { kind: KindArg::Dimls, with } => return dimls::create(&args, &state, with).await,
+        Command::Create { kind: KindArg::Dimls, with, retention } => {
+            retention.policy(KindArg::Dimls)?;
+            return dimls::create(&args, &state, with).await;
+        }
         Command::Dgroup { id, command } => {
             return match command {
                 DgroupCommand::Join => dimls::join(&args, &state).await,
@@ -40,7 +43,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Identity { .. } | Command::Check { .. } => Ok(()),
         // Those of kind `dimls` are done with above.
         Command::Dgroup { .. } => Ok(()),
-        Command::Create { kind, .. } => commands::create(&session, *kind).await,
+        Command::Create { kind, retention, .. } => {
+            commands::create(&session, *kind, retention.policy(*kind)?).await
+        }
         Command::Invite { clients, group } => commands::invite(&session, clients, group).await,
         Command::Join { wait } => commands::join(&session, *wait).await,
         Command::Send { text, group } => commands::send(&session, text, group).await,
