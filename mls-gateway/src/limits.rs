@@ -10,6 +10,11 @@ pub const COMMAND_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 5 * 1024 * 1024;
 /// One gRPC message from an ordering node, in bytes: a page of entries.
 pub const CLUSTER_MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What a node may send ahead on one stream, in bytes. A window is spent once a round trip: a probing one, which begins at 64 KiB, held
+/// entries up where sites are far apart.
+pub const CLUSTER_STREAM_WINDOW: u32 = 8 * 1024 * 1024;
+/// The same for all streams of one connection, in bytes.
+pub const CLUSTER_CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// How long one submission is retried before its caller is told that it is unavailable.
 pub const SUBMIT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long one attempt on one node may take before it counts as lost.

@@ -19,8 +19,8 @@ use tonic::transport::Endpoint;
 
 use super::{quorum::QuorumBoard, submit_stream::SubmitQueue};
 use crate::limits::{
-    CLUSTER_MESSAGE_BYTES_MAX, CONNECT_TIMEOUT, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, NODES_MAX,
-    QUORUM_REPORT_TTL, RECONNECT_PAUSE,
+    CLUSTER_CONNECTION_WINDOW, CLUSTER_MESSAGE_BYTES_MAX, CLUSTER_STREAM_WINDOW, CONNECT_TIMEOUT,
+    KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, NODES_MAX, QUORUM_REPORT_TTL, RECONNECT_PAUSE,
 };
 
 /// A client of one node's ordering API.
@@ -123,7 +123,8 @@ impl Pool {
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
-            .http2_adaptive_window(true);
+            .initial_stream_window_size(CLUSTER_STREAM_WINDOW)
+            .initial_connection_window_size(CLUSTER_CONNECTION_WINDOW);
         Ok(OrderingClient::new(Channel::lazy(&endpoint, Arc::clone(&self.network)))
             .max_decoding_message_size(CLUSTER_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(CLUSTER_MESSAGE_BYTES_MAX))
