@@ -12,6 +12,14 @@ use super::{
 };
 use crate::limits::CONNECTIONS;
 
+/// All load comes from one client, which is given more than any machine can do.
+const QUOTAS: [(&str, &str); 4] = [
+    ("--quota-client-entries", "1000000000"),
+    ("--quota-client-bytes", "1000000000000"),
+    ("--quota-client-streams", "1000000"),
+    ("--quota-client-reads", "1000000000"),
+];
+
 /// A running cluster.
 pub(crate) struct Concordat {
     pub(crate) cluster: Cluster,
@@ -31,7 +39,8 @@ impl Concordat {
     }
 
     /// Starts a cluster.
-    pub(crate) async fn start_as(options: ClusterOptions) -> anyhow::Result<Self> {
+    pub(crate) async fn start_as(mut options: ClusterOptions) -> anyhow::Result<Self> {
+        options.gateway_args.extend(QUOTAS.into_iter().flat_map(|(flag, limit)| [flag.into(), limit.into()]));
         let cluster = Cluster::start(options).await.context("starting a cluster")?;
         Ok(Self { cluster, next_group: AtomicU64::new(0) })
     }
