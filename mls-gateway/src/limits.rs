@@ -10,8 +10,8 @@ pub const COMMAND_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 5 * 1024 * 1024;
 /// One gRPC message from an ordering node, in bytes: a page of entries.
 pub const CLUSTER_MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// What a node may send ahead on one stream, in bytes. A window is spent once a round trip: a probing one, which begins at 64 KiB, held
-/// entries up where sites are far apart.
+/// What a node may send ahead on one stream, in bytes. A window is spent once a round trip, so one that begins small and probes holds up
+/// large entries where sites are far apart.
 pub const CLUSTER_STREAM_WINDOW: u32 = 8 * 1024 * 1024;
 /// The same for all streams of one connection, in bytes.
 pub const CLUSTER_CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
