@@ -29,6 +29,16 @@ pub struct World {
     names: BTreeMap<&'static str, ClientId>,
 }
 
+/// A name that begins with `word`, and that can be looked for: not every draw is different enough from what others print.
+fn unlike(word: &str) -> String {
+    loop {
+        let name = format!("{word}-{}", hex::encode(Randomness::from_os().bytes::<8>()));
+        if Secrets::new().add(word, name.as_bytes()) > 0 {
+            return name;
+        }
+    }
+}
+
 /// Those who use it. Ann and Bob are always there, Dan calls now and then.
 pub struct People {
     pub ann: Client,
@@ -97,13 +107,11 @@ impl World {
         })
         .await
         .unwrap();
-        let drawn = || hex::encode(Randomness::from_os().bytes::<8>());
-        let names = ["ann", "bob", "dan", "mallory"]
-            .map(|name| (name, ClientId::new(format!("{name}-{}", drawn())).unwrap()));
+        let names = ["ann", "bob", "dan", "mallory"].map(|name| (name, ClientId::new(unlike(name)).unwrap()));
         Self {
             cluster,
             links,
-            ordered: GroupId::new(format!("engineers-{}", drawn())).unwrap(),
+            ordered: GroupId::new(unlike("engineers")).unwrap(),
             forking: GroupId::new(Randomness::from_os().bytes::<24>().to_vec()).unwrap(),
             names: names.into(),
         }
