@@ -17,4 +17,4 @@ pub(crate) const FULL: &[&str] =
     &["one-rack", "metro", "region", "continent", "planet", "planet-5", "planet-7", "mesh"];
 
 /// Those of a quick run.
-pub(crate) const QUICK: &[&str] = &["continent", "planet"];
+pub(crate) const QUICK: &[&str] = &["metro", "continent"];
