@@ -185,6 +185,8 @@ pub const ADMIT_RETRY: Duration = Duration::from_secs(1);
 pub const LEARNER_LAG_DEFAULT: u64 = 1_000;
 /// Entries that the target of a leadership transfer may lack at most.
 pub const TRANSFER_LAG: u64 = 1_000;
+/// How long a leader that is to hand over waits for the target to lack no more than that.
+pub const TRANSFER_CATCH_UP: Duration = Duration::from_secs(5);
 /// Parts of a backup that wait for the network.
 pub const BACKUP_QUEUE: usize = 4;
 /// Bytes of a backup's manifest.

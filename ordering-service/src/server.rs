@@ -23,7 +23,7 @@ use tonic_health::server::HealthReporter;
 use crate::{
     api::{admin::AdminApi, ordering::OrderingApi, peers::PeersApi, submit::Desk},
     branches::keeper,
-    cluster::{admit, change},
+    cluster::{admit, change, hand_over},
     config::Config,
     hub::Hub,
     limits,
@@ -311,7 +311,7 @@ async fn hand_over_all(node: &Node) {
         if shard.view().leader != Some(node.identity.node_id) {
             continue;
         }
-        let Some(to) = change::best_successor(node, shard) else { continue };
+        let Some(to) = hand_over::best_successor(node, shard) else { continue };
         let deadline = Instant::now() + node.timing.election_max * 2;
         let request = concordat_proto::raft::v1::administer_request::Change::HandOver(to);
         if let Err(error) = change::carry_out(node, shard, request, deadline).await {

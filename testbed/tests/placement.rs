@@ -1,5 +1,5 @@
 //! Leaders go to the site that commits come from, or to the one that the operator prefers: by themselves, back again after the leader there
-//! was dead, and without a call that fails.
+//! was dead, and without a call that fails. They go far away when they are told to, also right after an election.
 
 #![allow(clippy::unwrap_used)] // A panic in a test is its report.
 
@@ -25,17 +25,29 @@ const NODE_ARGS: [&str; 4] = ["--timing", "region", "--placement-window-ms", "30
 
 /// One node at each of three sites, every two 30 ms apart, and gateways at some.
 async fn cluster(seed: u64, gateways: &[&str], node_args: &[&str]) -> Cluster {
+    let node_args = [&NODE_ARGS[..], node_args].concat();
+    cluster_over([15, 15, 15], "region", seed, gateways, &node_args).await
+}
+
+/// One node at each of three sites, and gateways at some; `delays` are those from a to b, from b to c and from a to c, in milliseconds.
+async fn cluster_over(
+    delays: [u64; 3],
+    profile: &str,
+    seed: u64,
+    gateways: &[&str],
+    node_args: &[&str],
+) -> Cluster {
     let links = Arc::new(Links::start(SITES, seed).unwrap());
-    for (a, b) in [("a", "b"), ("b", "c"), ("a", "c")] {
-        links.set_both(a, b, Quality::delay(Duration::from_millis(15))).unwrap();
+    for ((a, b), delay) in [("a", "b"), ("b", "c"), ("a", "c")].into_iter().zip(delays) {
+        links.set_both(a, b, Quality::delay(Duration::from_millis(delay))).unwrap();
     }
     let names = |sites: &[&str]| sites.iter().map(|site| (*site).to_owned()).collect();
     let placement = Placement { links, nodes: names(&SITES), gateways: names(gateways) };
     let options = ClusterOptions {
         gateways: gateways.len() as u64,
         placement: Some(placement),
-        node_args: names(&[&NODE_ARGS[..], node_args].concat()),
-        gateway_args: names(&["--profile", "region"]),
+        node_args: names(node_args),
+        gateway_args: names(&["--profile", profile]),
         ..ClusterOptions::default()
     };
     Cluster::start(options).await.unwrap()
@@ -134,6 +146,25 @@ async fn after_the_leader_at_home_died_and_came_back_leadership_returns_home() {
     }
     load.progress(300, PATIENCE).await.unwrap();
     eprintln!("placement: {:?}", load.finish(&cluster).await.unwrap());
+}
+
+/// A new leader searches the logs of the others for what they share with its own: with a thousand entries, for half a second here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_just_elected_hands_over_to_a_node_far_away_at_the_first_call() {
+    let seed = seed::seed("placement");
+    let node_args = ["--timing", "wan", "--leader-placement", "off"];
+    let cluster = cluster_over([40, 5, 40], "wan", seed, &[], &node_args).await;
+    let load = Load::start(&cluster, &LoadOptions { seed, ..LoadOptions::default() }).await.unwrap();
+    load.progress(1000, PATIENCE).await.unwrap();
+    load.finish(&cluster).await.unwrap();
+    for round in 0..4 {
+        for shard in [1, 2] {
+            hand_over(&cluster, shard, 2 + round % 2).await;
+            let elected = cluster.current_leader(shard).await.unwrap();
+            cluster.node(elected).admin().transfer_leader(shard, 1).await.unwrap();
+            led_by(&cluster, shard, 1).await;
+        }
+    }
 }
 
 fn client(name: &str, gateway: &str) -> Client {

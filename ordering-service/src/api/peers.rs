@@ -190,9 +190,14 @@ impl Peers for PeersApi {
         let shard = self.shard(from, request.hello.as_ref(), request.shard)?;
         let from = wire::vote_in(request.from_leader.as_ref()).map_err(ApiError::from)?;
         let last = request.last_log_id.as_ref().map(wire::log_id_in);
+        let (leaving, taking_over) =
+            (TransferLeaderRequest::new(from, request.to_node_id, last), shard.clone());
+        // It waits for entries that are under way. Where round trips are long the leader gives up before that, and must be replaced all the
+        // same: so it goes on without it.
         let answer =
-            shard.raft().handle_transfer_leader(TransferLeaderRequest::new(from, request.to_node_id, last));
-        let answer = answer.await.map_err(|fatal| stopped(shard, &fatal))?;
+            tokio::spawn(async move { taking_over.raft().handle_transfer_leader(leaving).await }).await;
+        let answer =
+            answer.map_err(|ended| stopped(shard, &ended))?.map_err(|fatal| stopped(shard, &fatal))?;
         let refused = answer.err().map(|error| error.to_string()).unwrap_or_default();
         Ok(Response::new(pb::TransferLeaderResponse { refused }))
     }

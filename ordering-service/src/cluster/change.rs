@@ -13,7 +13,7 @@ use openraft::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::leader::Answer;
+use super::{hand_over::hand_over, leader::Answer};
 use crate::{
     branches::gateways,
     error::ApiError,
@@ -156,43 +156,6 @@ async fn evict(node: &Node, shard: &Shard, id: &[u8], deadline: Instant) -> Resu
     }
 }
 
-async fn hand_over(node: &Node, shard: &Shard, to: NodeId, deadline: Instant) -> Result<Answer, ApiError> {
-    if to == node.identity.node_id {
-        return Ok(Answer::Done);
-    }
-    let refuse = |why: String| {
-        ApiError::Precondition(format!("node {to} can not take over shard {}: {why}", shard.id()))
-    };
-    if !shard.membership().voter_ids().any(|voter| voter == to) {
-        return Err(refuse("it is no voter there; promote it first".into()));
-    }
-    if !node.reach.reachable(node.timing.alive_within()).contains(&to) {
-        return Err(refuse("it does not answer; bring it back first".into()));
-    }
-    match lag(shard, to) {
-        Some(lag) if lag <= limits::TRANSFER_LAG => {}
-        lag => {
-            let lag = lag.map_or("all".into(), |lag| lag.to_string());
-            return Err(refuse(format!("it lacks {lag} entries; try again when it has caught up")));
-        }
-    }
-    let stopped = |error: &dyn ToString| ApiError::Stopped { shard: shard.id(), message: error.to_string() };
-    shard.raft().trigger().transfer_leader(to).await.map_err(|e| stopped(&e))?;
-    // The leader falls silent while it hands over, so somebody is elected even if the target is lost now.
-    loop {
-        match shard.view().leader {
-            Some(leader) if leader == to => return Ok(Answer::Done),
-            Some(leader) if leader != node.identity.node_id => {
-                return Err(refuse(format!("node {leader} was elected instead; try again if it matters")));
-            }
-            _ if Instant::now() > deadline => {
-                return Err(unfinished(format!("handing shard {} over to node {to}", shard.id())));
-            }
-            _ => sleep(limits::QUORUM_SAMPLE_INTERVAL).await,
-        }
-    }
-}
-
 /// Entries that a node lacks, as this leader knows it. None if this node does not lead, or nothing is known.
 pub fn lag(shard: &Shard, node_id: NodeId) -> Option<u64> {
     let metrics = shard.metrics();
@@ -219,17 +182,8 @@ async fn write(shard: &Shard, change: Members, deadline: Instant) -> Result<Answ
     }
 }
 
-fn unfinished(what: String) -> ApiError {
+pub(super) fn unfinished(what: String) -> ApiError {
     ApiError::Unfinished { what, limit: limits::ADMIN_TIMEOUT }
-}
-
-/// The voter that can take over soonest: reachable, and with the least to catch up.
-pub fn best_successor(node: &Node, shard: &Shard) -> Option<NodeId> {
-    let reachable = node.reach.reachable(node.timing.alive_within());
-    let membership = shard.membership();
-    let voters = membership.voter_ids().filter(|id| *id != node.identity.node_id && reachable.contains(id));
-    let lags = voters.filter_map(|id| lag(shard, id).map(|lag| (lag, id)));
-    lags.min().filter(|(lag, _)| *lag <= limits::TRANSFER_LAG).map(|(_, id)| id)
 }
 
 #[cfg(test)]

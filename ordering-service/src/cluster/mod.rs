@@ -3,6 +3,7 @@
 pub mod admit;
 pub mod bootstrap;
 pub mod change;
+pub mod hand_over;
 pub mod leader;
 pub mod learner;
 pub mod status;

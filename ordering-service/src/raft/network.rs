@@ -226,6 +226,11 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        // The others vote for the target without this: its request says that the leader wants it so. Told of the transfer they would stop
+        // waiting for the leader at once, and one that is nearer than the target would be elected in its place.
+        if *request.to_node_id() != self.target {
+            return Ok(Ok(()));
+        }
         let peer = self.peer()?;
         let message = pb::TransferLeaderRequest {
             hello: peer.hello(),
@@ -235,7 +240,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             last_log_id: request.last_log_id().map(wire::log_id_out),
         };
         let mut client = peer.fast();
-        let answer = peer.ask(option.soft_ttl(), client.transfer_leader(message)).await;
+        let answer = peer.ask(option.hard_ttl(), client.transfer_leader(message)).await;
         let answer = answer.map_err(|error| self.error(error, RPCTypes::TransferLeader))?;
         if answer.refused.is_empty() {
             return Ok(Ok(()));

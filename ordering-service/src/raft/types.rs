@@ -100,6 +100,8 @@ impl openraft::RaftTypeConfig for TypeConfig {
 
 /// A position in a shard's Raft log.
 pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+/// What a position says about the leader that wrote the entry.
+pub type CommittedLeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
 /// A vote of a shard.
 pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 /// An entry of a shard's Raft log.
