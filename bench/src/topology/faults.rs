@@ -15,7 +15,7 @@ use super::{
     chain::Chain,
     client::{Answer, Client},
     limits::{ATTEMPT_DEADLINE, PROBE_DEADLINE, PROBE_EVERY, PROBES_BESIDE, RECOVERY_DEADLINE},
-    world::World,
+    world::{HOME_NODE, World},
 };
 
 /// What a fault did. Milliseconds; nothing where service did not come back while the fault lasted.
@@ -146,7 +146,7 @@ pub(crate) async fn run(world: &World, lasting: Duration, name: &str) -> anyhow:
     let home = world.topology.home.clone();
     let mut faults = Faults { lasted_s: lasting.as_secs_f64(), ..Faults::default() };
 
-    let leader = world.cluster.node(1);
+    let leader = world.cluster.node(HOME_NODE);
     let killed = Instant::now();
     leader.service().kill().await?;
     sleep(lasting).await;

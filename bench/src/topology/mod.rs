@@ -14,6 +14,7 @@ mod load;
 mod options;
 mod presets;
 mod row;
+mod scratch;
 mod sizes;
 mod spec;
 mod split;
@@ -30,7 +31,7 @@ pub(crate) use sizes::ANY;
 pub(crate) use spec::Topology;
 pub(crate) use world::floor_of;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Context;
 
@@ -70,7 +71,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     }
     for topology in &plan.topologies {
         for design in [Design::Consensus, Design::Lead] {
-            let measured = measure(&plan, &machine, topology, design, &progress).await;
+            let measured = scratch::within(&plan.data, "topology-", async |dir| {
+                measure(&plan, &machine, topology, design, dir, &progress).await
+            });
+            let measured = measured.await;
             rows.extend(measured.with_context(|| format!("{} on {}", design.name(), topology.name))?);
         }
         let taken_in = |members| sizes::taken_in(&rows, members);
@@ -108,13 +112,12 @@ async fn measure(
     machine: &Machine,
     topology: &Topology,
     design: Design,
+    dir: &Path,
     progress: &Progress,
 ) -> anyhow::Result<Vec<Row>> {
     let label = format!("{} on {}", design.name(), topology.name);
     progress.now(format!("{label}: starting the processes"));
-    std::fs::create_dir_all(&plan.data).with_context(|| format!("creating {}", plan.data.display()))?;
-    let dir = tempfile::Builder::new().prefix("topology-").tempdir_in(&plan.data)?;
-    let world = World::start(design, topology, dir.path(), plan.seed).await?;
+    let world = World::start(design, topology, dir, plan.seed).await?;
     let changing = world.keep_changing();
     let sync = machine.disk.append_p50();
     let mut rows = Vec::new();
@@ -174,7 +177,7 @@ async fn measure(
     if design == Design::Consensus {
         progress.now(format!("demls on {}: the network is split", topology.name));
         world.lead_from_home().await?;
-        if let Some(split) = split::run(&world, plan.fault, dir.path(), plan.seed).await? {
+        if let Some(split) = split::run(&world, plan.fault, dir, plan.seed).await? {
             if let Some(row) = rows.first_mut() {
                 row.client_bytes_per_commit = Some(split.mls_bytes_per_commit);
             }

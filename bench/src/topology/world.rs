@@ -34,6 +34,9 @@ impl Design {
     }
 }
 
+/// The node of the home site, which forms the cluster.
+pub(crate) const HOME_NODE: u64 = 1;
+
 /// Running processes.
 pub(crate) struct World {
     pub(crate) topology: Topology,
@@ -53,7 +56,7 @@ impl World {
         seed: u64,
     ) -> anyhow::Result<Self> {
         let links = Arc::new(topology.links(seed)?);
-        // Node 1 forms the cluster: the home site comes first.
+        // The first node forms the cluster.
         let mut voters = vec![topology.home.clone()];
         if design == Design::Consensus {
             let others = topology.sites.iter().filter(|site| site.nodes > 0 && site.name != topology.home);
@@ -88,16 +91,22 @@ impl World {
     /// Hands every shard to the home site's node.
     pub(crate) async fn lead_from_home(&self) -> anyhow::Result<()> {
         for shard in 0..=DATA_SHARDS {
-            eventually(format!("the home site to lead shard {shard}"), RECOVERY_DEADLINE, async || {
-                let leader = self.cluster.current_leader(shard).await?;
-                if leader == 1 {
-                    return Some(());
+            let (mut last_leader, mut refusal) = (None, None);
+            let what = format!("the home site to lead shard {shard}");
+            let led = eventually(what, RECOVERY_DEADLINE, async || {
+                last_leader = self.cluster.current_leader(shard).await;
+                let leader = last_leader.filter(|leader| *leader != HOME_NODE);
+                if let Some(leader) = leader {
+                    // Refused while the home site's node is still behind.
+                    refusal = self.cluster.node(leader).admin().transfer_leader(shard, HOME_NODE).await.err();
                 }
-                // Refused while the home site's node is still behind.
-                let _ = self.cluster.node(leader).admin().transfer_leader(shard, 1).await;
-                None
-            })
-            .await?;
+                (last_leader == Some(HOME_NODE)).then_some(())
+            });
+            led.await.with_context(|| {
+                let leader = last_leader.map_or("nobody".into(), |leader| format!("node {leader}"));
+                let refusal = refusal.map_or("nothing".into(), |error| error.to_string());
+                format!("{leader} leads shard {shard}; the last transfer to node {HOME_NODE} was answered with: {refusal}")
+            })?;
         }
         Ok(())
     }

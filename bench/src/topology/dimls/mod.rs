@@ -6,7 +6,7 @@ mod load;
 mod members;
 mod worker;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
@@ -21,6 +21,7 @@ use super::{
     limits::{ITEMS_CORE, ITEMS_RATE, LATENCY_MAX},
     options::Plan,
     row::Row,
+    scratch,
     spec::Topology,
     world::keep_changing,
 };
@@ -42,27 +43,51 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (nth, count) in plan.sizes.iter().enumerate() {
+        // It concerns the design on the topology, whatever the size of the group.
+        let cut_off = nth == 0 && topology.sites.len() > 1;
+        let of = Measurement { plan, topology, count: *count, taken_in: taken_in(*count), sync, cut_off };
+        rows.extend(scratch::within(&plan.data, "dimls-", async |dir| of.run(dir, progress).await).await?);
+    }
+    Ok(rows)
+}
+
+/// What is measured of one DGroup.
+struct Measurement<'a> {
+    plan: &'a Plan,
+    topology: &'a Topology,
+    /// Members.
+    count: usize,
+    /// What taking in one of its UPDATEs costs.
+    taken_in: Duration,
+    /// Median of a sync on the disk.
+    sync: Duration,
+    /// Also what becomes of it while the home site is cut off.
+    cut_off: bool,
+}
+
+impl Measurement<'_> {
+    async fn run(&self, dir: &Path, progress: &Progress) -> anyhow::Result<Vec<Row>> {
+        let Self { plan, topology, count, .. } = *self;
         let label = format!("dimls on {}, groups of {count}", topology.name);
         progress.now(format!("{label}: its members come together"));
-        let dir = tempfile::Builder::new().prefix("dimls-").tempdir_in(&plan.data)?;
         // A mesh of its own, so that nothing of another group is in its gateways.
-        let gateways = Gateways::start(topology, dir.path(), plan.seed).await?;
-        let mut members = Members::start(topology, &gateways, *count, dir.path(), plan.seed)
+        let gateways = Gateways::start(topology, dir, plan.seed).await?;
+        let mut members = Members::start(topology, &gateways, count, dir, plan.seed)
             .await
             .with_context(|| format!("{label}: its members do not come together"))?;
         let changing = keep_changing(&gateways.links, topology);
-        let used = taken_in(*count).as_secs_f64() * members.sessions() as f64;
+        let used = self.taken_in.as_secs_f64() * members.sessions() as f64;
         let rate = (plan.rate * ITEMS_RATE).min(ITEMS_CORE / used.max(f64::EPSILON));
+        let mut rows = Vec::new();
         for what in [What::Update, What::Message] {
             progress.now(format!("{label}: {rate:.1} a second of kind {what:?}"));
             let load = Load { what, rate, time: plan.time / 2 };
             let sent = load::run(&mut members, &gateways, load).await?;
-            rows.push(row(topology, *count, members.sessions(), load, &sent, sync)?);
+            rows.push(row(topology, count, members.sessions(), load, &sent, self.sync)?);
         }
         drop(changing);
         gateways.links.heal_all();
-        // It concerns the design on the topology, whatever the size of the group.
-        if nth == 0 && topology.sites.len() > 1 {
+        if self.cut_off {
             progress.now(format!("{label}: the home site is cut off"));
             let load = Load { what: What::Update, rate, time: plan.fault };
             let isolated = load::isolate(&mut members, &gateways, topology, load).await?;
@@ -71,8 +96,8 @@ pub(crate) async fn run(
             }
         }
         progress.done(&label);
+        Ok(rows)
     }
-    Ok(rows)
 }
 
 fn row(
