@@ -6,12 +6,15 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 
 /// Shows how far a benchmark has come.
 pub(crate) struct Progress {
     bar: ProgressBar,
     plain: bool,
     begun: Instant,
+    /// When the last step was done.
+    last: Mutex<Instant>,
 }
 
 impl Progress {
@@ -24,7 +27,8 @@ impl Progress {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, plain, begun: Instant::now() }
+        let begun = Instant::now();
+        Self { bar, plain, begun, last: Mutex::new(begun) }
     }
 
     /// What goes on now.
@@ -32,10 +36,13 @@ impl Progress {
         self.bar.set_message(text.into());
     }
 
-    /// One step is done: a line that stays.
+    /// One step is done: a line that stays, with the time since the beginning and that of the step.
     pub(crate) fn done(&self, text: &str) {
         self.bar.inc(1);
-        let line = format!("[{:>6.1} s] {text}", self.begun.elapsed().as_secs_f64());
+        let now = Instant::now();
+        let took = now - std::mem::replace(&mut *self.last.lock(), now);
+        let since = now - self.begun;
+        let line = format!("[{:>6.1} s, {:>5.1} s] {text}", since.as_secs_f64(), took.as_secs_f64());
         if self.plain {
             eprintln!("{line}");
         } else {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use testbed::{Cluster, ClusterOptions};
 
 use super::{options::Plan, point::Point};
@@ -10,7 +10,7 @@ use crate::{
     limits::{ANSWER_DEADLINE, MEMBERS_COMMITS},
     measure::histogram,
     progress::Progress,
-    topology::{Answer, Chain, Client},
+    topology::{Answer, Chains, Client},
 };
 
 /// Measures the curve.
@@ -21,14 +21,13 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Vec<
     let cluster = Cluster::start(options).await?;
     let gateway = cluster.gateway_addresses().remove(0);
     let client = Client::new("here", &gateway)?;
-    let mut points = Vec::new();
+    let (chains, mut points) = (Chains::default(), Vec::new());
     for size in &plan.members {
         progress.now(format!("a group of {size} members"));
-        let (members, id) = (usize::try_from(*size)?, format!("members-{size}"));
-        let chain =
-            tokio::task::spawn_blocking(move || Chain::build(id.as_bytes(), members, MEMBERS_COMMITS + 1))
-                .await??;
-        client.create(&chain, ANSWER_DEADLINE).await?;
+        let members = usize::try_from(*size)?;
+        let chains = chains.get("members", members, 1, MEMBERS_COMMITS + 1).await?;
+        let chain = chains.first().context("no chain was built")?;
+        client.create(chain, ANSWER_DEADLINE).await?;
         let mut latencies = histogram()?;
         for (number, commit) in chain.commits.iter().enumerate() {
             let begun = Instant::now();

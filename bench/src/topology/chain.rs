@@ -25,8 +25,9 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// A group with the given id. Takes about a millisecond for each member, and for each commit in a small group.
-    pub(crate) fn build(id: &[u8], members: usize, commits: usize) -> anyhow::Result<Self> {
+    /// A group with the given id of a founder and the owners of `others`. A commit takes about a millisecond in a small group, and a tenth of
+    /// a second with a thousand members.
+    pub(crate) fn build(id: &[u8], others: &[KeyPackage], commits: usize) -> anyhow::Result<Self> {
         let provider = OpenMlsRustCrypto::default();
         let (signer, credential) = member(0)?;
         let mut group = MlsGroup::builder()
@@ -37,12 +38,10 @@ impl Chain {
             .context("creating a group")?;
         let info = group.export_group_info(provider.crypto(), &signer, false)?;
         let mut made = Vec::with_capacity(commits);
-        if members > 1 {
-            let packages: Vec<KeyPackage> =
-                (1..members).map(public_key_package).collect::<anyhow::Result<_>>()?;
+        if !others.is_empty() {
             let (commit, _, _) = group
-                .add_members(&provider, &signer, &packages)
-                .map_err(|error| anyhow!("adding {members} members: {error}"))?;
+                .add_members(&provider, &signer, others)
+                .map_err(|error| anyhow!("adding {} members: {error}", others.len()))?;
             made.push(commit.to_bytes()?.into());
             group.merge_pending_commit(&provider)?;
         }
@@ -92,7 +91,8 @@ pub(crate) fn key_package(number: usize, provider: &OpenMlsRustCrypto) -> anyhow
     Ok(KeyPackage::builder().build(SUITE, provider, &signer, credential)?)
 }
 
-fn public_key_package(number: usize) -> anyhow::Result<KeyPackage> {
+/// The same as others get it.
+pub(crate) fn public_key_package(number: usize) -> anyhow::Result<KeyPackage> {
     Ok(key_package(number, &OpenMlsRustCrypto::default())?.key_package().clone())
 }
 
@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn rivals_are_of_the_same_length_and_differ() {
-        let chain = Chain::build(b"group", 3, 4).unwrap();
+        let others = [1, 2].map(|number| public_key_package(number).unwrap());
+        let chain = Chain::build(b"group", &others, 4).unwrap();
         assert_eq!(chain.commits.len(), 4);
         let (first, second) = (chain.rival(2, 1).unwrap(), chain.rival(2, 2).unwrap());
         assert!(first.len() == chain.commits[2].len() && first != second && first != chain.commits[2]);

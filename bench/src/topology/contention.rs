@@ -5,12 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use serde::Serialize;
 use testbed::wait::until;
 use tokio::task::JoinSet;
 
 use super::{
     chain::Chain,
+    chains::Chains,
     client::{Answer, Arrivals},
     limits::{ATTEMPT_DEADLINE, DELIVERY_DEADLINE},
     load::member,
@@ -29,11 +31,8 @@ pub(crate) struct Contention {
 }
 
 /// Each member commits once. Losers go on with the next epoch when everybody has been answered.
-pub(crate) async fn run(world: &World, members: usize, name: &str) -> anyhow::Result<Contention> {
-    let id = format!("{name}-{members}");
-    let chain = tokio::task::spawn_blocking(move || Chain::build(id.as_bytes(), members.max(2), members + 1))
-        .await??;
-    let chain = Arc::new(chain);
+pub(crate) async fn run(world: &World, chains: &Chains, members: usize) -> anyhow::Result<Contention> {
+    let chain = group(chains, "contention", members).await?;
     let turns = world.turns();
     world.clients[turns[0]].create(&chain, ATTEMPT_DEADLINE).await?;
     world.clients[turns[0]].commit(&chain.commits[0], ATTEMPT_DEADLINE, ATTEMPT_DEADLINE).await?;
@@ -75,13 +74,11 @@ pub(crate) async fn run(world: &World, members: usize, name: &str) -> anyhow::Re
 /// The same in a group whose members take turns: each commits when it has the commit of the one before it.
 pub(crate) async fn in_turn(
     world: &World,
+    chains: &Chains,
     members: usize,
     turn: Duration,
-    name: &str,
 ) -> anyhow::Result<Contention> {
-    let id = format!("{name}-{members}");
-    let chain = tokio::task::spawn_blocking(move || Chain::build(id.as_bytes(), members.max(2), members + 1))
-        .await??;
+    let chain = group(chains, "in-turn", members).await?;
     let turns = world.turns();
     let first = &world.clients[turns[0]];
     first.create(&chain, ATTEMPT_DEADLINE).await?;
@@ -109,6 +106,12 @@ pub(crate) async fn in_turn(
         wasted_per_commit: wasted as f64 / members as f64,
         all_done_ms: millis(begun.elapsed()),
     })
+}
+
+/// The group of one level: each of its members commits once, after the one that has added them.
+async fn group(chains: &Chains, name: &str, members: usize) -> anyhow::Result<Arc<Chain>> {
+    let built = chains.get(name, members.max(2), 1, members + 1).await?;
+    built.into_iter().next().context("no chain was built")
 }
 
 fn millis(duration: Duration) -> f64 {

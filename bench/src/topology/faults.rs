@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chain::Chain,
+    chains::Chains,
     client::{Answer, Client},
     limits::{ATTEMPT_DEADLINE, PROBE_DEADLINE, PROBE_EVERY, PROBES_BESIDE, RECOVERY_DEADLINE},
     world::{HOME_NODE, World},
@@ -45,12 +46,11 @@ struct Probes {
 }
 
 impl Probes {
-    async fn start(world: &World, name: &str, time: Duration) -> anyhow::Result<Self> {
+    async fn start(world: &World, chains: &Chains, time: Duration) -> anyhow::Result<Self> {
         let most = (time.as_secs_f64() / PROBE_EVERY.as_secs_f64()).ceil() as usize + 2;
         let (mut sites, mut tasks, stop) = (Vec::new(), JoinSet::new(), CancellationToken::new());
-        for client in &world.clients {
-            let id = format!("{name}-{}", client.site);
-            let chain = tokio::task::spawn_blocking(move || Chain::build(id.as_bytes(), 2, most)).await??;
+        let chains = chains.get("probe", 2, world.clients.len(), most).await?;
+        for (client, chain) in world.clients.iter().zip(chains) {
             client.create(&chain, ATTEMPT_DEADLINE).await?;
             let accepted = Accepted::default();
             tasks.spawn(probe(client.clone(), chain, Arc::clone(&accepted), stop.clone()));
@@ -113,7 +113,7 @@ impl Probes {
 
 async fn probe(
     client: Client,
-    chain: Chain,
+    chain: Arc<Chain>,
     accepted: Accepted,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -138,9 +138,9 @@ async fn probe(
 }
 
 /// Kills the leader and starts it again; then cuts the home site off and heals the links.
-pub(crate) async fn run(world: &World, lasting: Duration, name: &str) -> anyhow::Result<Faults> {
+pub(crate) async fn run(world: &World, chains: &Chains, lasting: Duration) -> anyhow::Result<Faults> {
     // Both faults, recovery after each, and some service before.
-    let probes = Probes::start(world, name, lasting * 3 + PROBES_BESIDE).await?;
+    let probes = Probes::start(world, chains, lasting * 3 + PROBES_BESIDE).await?;
     let begun = Instant::now();
     anyhow::ensure!(probes.all_served(begun).await.is_some(), "some site is not served before any fault");
     let home = world.topology.home.clone();

@@ -14,6 +14,7 @@ use tokio::{task::JoinSet, time::sleep_until};
 
 use super::{
     chain::Chain,
+    chains::Chains,
     client::{Answer, Arrivals},
     limits::{
         ATTEMPT_DEADLINE, DELIVERY_DEADLINE, GROUPS_MAX, LATENCY_MAX, SET_UP_AT_ONCE, TIMER_RESOLUTION,
@@ -74,18 +75,11 @@ fn groups(world: &World, load: &Load) -> usize {
 }
 
 /// Loads the world.
-pub(crate) async fn run(world: &World, load: Load, name: &str) -> anyhow::Result<Loaded> {
+pub(crate) async fn run(world: &World, chains: &Chains, load: Load, name: &str) -> anyhow::Result<Loaded> {
     let count = groups(world, &load);
     let total = (load.rate * load.time.as_secs_f64()).ceil() as usize;
     let each = total.div_ceil(count) + 1;
-    let (members, prefix) = (load.members, name.to_owned());
-    let chains = tokio::task::spawn_blocking(move || {
-        (0..count)
-            .map(|i| Chain::build(format!("{prefix}-{i}").as_bytes(), members, each))
-            .collect::<anyhow::Result<Vec<_>>>()
-    })
-    .await??;
-    let chains: Vec<Arc<Chain>> = chains.into_iter().map(Arc::new).collect();
+    let chains = chains.get(name, load.members, count, each).await?;
     let commit_bytes = chains.first().map_or(0, |chain| chain.commit_bytes());
     let turns = world.turns();
     let arrivals = Arc::new(Arrivals::default());

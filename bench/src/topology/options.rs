@@ -6,7 +6,7 @@ use anyhow::ensure;
 use clap::Args;
 use serde::Serialize;
 
-use super::{limits::TURN_MEMBERS_MAX, presets, spec::Topology};
+use super::{limits::TURN_MEMBERS_MAX, ordered::Ordered, presets, spec::Topology, world::Design};
 use crate::{args::Common, paths};
 
 pub(crate) const HELP: &str = "Presets: one-rack, metro, region, continent, planet, planet-5, planet-7, mesh. Any TOML file of the same kind\n\
@@ -92,7 +92,7 @@ impl Options {
             contention: or(&self.contention, &[8], &[1, 2, 5, 10, 20, 50]),
             fault: seconds(
                 "--fault-seconds",
-                self.fault_seconds.unwrap_or(if quick { 5.0 } else { 15.0 }),
+                self.fault_seconds.unwrap_or(if quick { 4.0 } else { 15.0 }),
                 300.0,
             )?,
             sizes: or(&self.sizes, &[4, 16, 64], &[4, 16, 64, 256]),
@@ -123,9 +123,14 @@ fn seconds(flag: &str, value: f64, most: f64) -> anyhow::Result<Duration> {
 impl Plan {
     /// Steps of the progress bar.
     pub(crate) fn runs(&self) -> usize {
-        let turns = self.members.iter().filter(|members| **members <= TURN_MEMBERS_MAX).count();
-        let compared = 2 * self.sizes.len() - self.sizes.iter().filter(|s| self.members.contains(s)).count();
-        self.sizes.len() + self.topologies.len() * (2 * (self.members.len() + 1) + turns + 1 + compared)
+        let ordered: usize =
+            [Design::Consensus, Design::Lead].map(|design| Ordered::steps(self, design)).iter().sum();
+        self.sizes.len() + self.topologies.len() * (ordered + self.sizes.len())
+    }
+
+    /// Sizes at which turns are measured.
+    pub(crate) fn in_turn(&self) -> impl Iterator<Item = usize> + '_ {
+        self.members.iter().copied().filter(|members| *members <= TURN_MEMBERS_MAX)
     }
 
     /// Sizes at which consensus is measured beside those of [`Plan::members`], for the comparison with DiMLS.

@@ -8,14 +8,19 @@ use std::time::Duration;
 use anyhow::Context;
 use mls_client::dimls::measure::measure;
 
-use super::{chain::Chain, dimls::UPDATES, row::Row};
+use super::{
+    chain::{Chain, public_key_package},
+    dimls::UPDATES,
+    row::Row,
+};
 
 /// Commits that are measured in each group.
 const COMMITS: usize = 4;
 
 /// Rows for one size: `mls`, `demls` and `dimls`.
 pub(crate) fn run(members: usize) -> anyhow::Result<Vec<Row>> {
-    let chain = Chain::build(format!("size-{members}").as_bytes(), members, COMMITS)?;
+    let others = (1..members).map(public_key_package).collect::<anyhow::Result<Vec<_>>>()?;
+    let chain = Chain::build(format!("size-{members}").as_bytes(), &others, COMMITS)?;
     let row = |design: &str| Row {
         topology: ANY.into(),
         design: design.into(),
