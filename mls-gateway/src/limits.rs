@@ -59,6 +59,14 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the answer to such a ping may take.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// So often the way to a node is measured when it becomes known, ...
+pub const DISTANCE_FIRST: u32 = 3;
+/// ... with this pause between, ...
+pub const DISTANCE_PAUSE: Duration = Duration::from_millis(20);
+/// ... and at this interval afterwards.
+pub const DISTANCE_INTERVAL: Duration = Duration::from_secs(10);
+/// A node whose round trip is shorter by so much is worth following instead of another.
+pub const NEARER_BY: Duration = Duration::from_millis(5);
 /// How long one read on one node may take before another node is asked.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the node that is asked for the entries which a log names may lag behind the node that showed the log.
@@ -130,6 +138,8 @@ pub const FOLLOW_LINGER: Duration = Duration::from_secs(30);
 pub const FOLLOW_SWEEP: Duration = Duration::from_secs(5);
 /// How long the followed node may lack an entry that the cluster has accepted, before another node is followed.
 pub const FOLLOW_LAG_MAX: Duration = Duration::from_secs(2);
+/// A node must have been the nearer one for so long before it is followed instead of another: it may have just come back.
+pub const FOLLOW_NEARER_AFTER: Duration = Duration::from_secs(5);
 /// Requests to the followed node that wait for the transport.
 pub const FOLLOW_REQUESTS_MAX: usize = 1024;
 /// How often a node may show a log whose hashes do not fit, before its readers are told.

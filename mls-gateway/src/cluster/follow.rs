@@ -1,5 +1,5 @@
-//! One multiplexed stream that follows groups and inboxes on one node. When the node dies, lags or shows a log that does not fit,
-//! everything goes on with another node, from where it was.
+//! One multiplexed stream that follows groups and inboxes on one node. When the node dies, lags or shows a log that does not fit, or
+//! when a nearer one is there, everything goes on with another node, from where it was.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -29,7 +29,9 @@ use tonic::Streaming;
 
 use super::pool::{Node, Pool};
 use crate::{
-    limits::{CONNECT_TIMEOUT, FOLLOW_REQUESTS_MAX, FOLLOW_RETRY_PAUSE, RECONNECT_PAUSE},
+    limits::{
+        CONNECT_TIMEOUT, FOLLOW_NEARER_AFTER, FOLLOW_REQUESTS_MAX, FOLLOW_RETRY_PAUSE, RECONNECT_PAUSE,
+    },
     metrics,
 };
 
@@ -216,6 +218,7 @@ impl Task {
         mut responses: Streaming<SubscribeResponse>,
     ) -> Switch {
         let mut ticks = interval(TICK);
+        let mut nearer_since = None;
         loop {
             tokio::select! {
                 response = responses.message() => match response {
@@ -249,6 +252,11 @@ impl Task {
                     if self.followed.values().any(|f| matches!(f, Followed::Group(g) if g.is_lagging(now))) {
                         return Switch::Because("lagging");
                     }
+                    let since = self.pool.has_nearer(node).then(|| *nearer_since.get_or_insert(now));
+                    if since.is_some_and(|since| now - since >= FOLLOW_NEARER_AFTER) {
+                        return Switch::Because("nearer");
+                    }
+                    nearer_since = since;
                 }
             }
         }

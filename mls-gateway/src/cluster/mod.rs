@@ -1,6 +1,7 @@
 //! The client side of the ordering API: connections to every node, submissions to leaders, reads from whoever answers, and one
 //! stream that follows groups and inboxes.
 
+mod distance;
 mod follow;
 mod home;
 mod lanes;

@@ -17,7 +17,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Endpoint;
 
-use super::{quorum::QuorumBoard, submit_stream::SubmitQueue};
+use super::{
+    distance::{self, Distance},
+    quorum::QuorumBoard,
+    submit_stream::SubmitQueue,
+};
 use crate::limits::{
     CLUSTER_CONNECTION_WINDOW, CLUSTER_MESSAGE_BYTES_MAX, CLUSTER_STREAM_WINDOW, CONNECT_TIMEOUT,
     KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, NODES_MAX, QUORUM_REPORT_TTL, RECONNECT_PAUSE,
@@ -33,7 +37,8 @@ pub struct Node {
     /// For reads and streams; cheap to clone.
     pub client: NodeClient,
     pub(super) submissions: SubmitQueue,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    distance: Arc<Distance>,
+    _tasks: [AbortOnDropHandle<()>; 3],
 }
 
 /// All nodes that are known, at most [`NODES_MAX`].
@@ -45,7 +50,7 @@ pub struct Pool {
     /// Where the gateway stands; empty if it does not say.
     site: Arc<str>,
     nodes: Mutex<BTreeMap<String, Arc<Node>>>,
-    /// The node that reads ask first: the last one that answered.
+    /// The node that reads ask first of those that are equally near: the last one that answered.
     preferred: AtomicUsize,
 }
 
@@ -87,17 +92,21 @@ impl Pool {
             SubmitQueue::start(address.to_owned(), client.clone(), Arc::clone(&self.site));
         let watching = watch_quorum(Arc::downgrade(self), address.to_owned(), client.clone(), self.gateway);
         let watch_task = tokio::spawn(watching);
+        let distance = Arc::default();
+        let measure_task = tokio::spawn(distance::measure(Arc::clone(&distance), client.clone()));
         let node = Arc::new(Node {
             address: address.to_owned(),
             client,
             submissions,
-            _tasks: [submit_task, AbortOnDropHandle::new(watch_task)],
+            distance,
+            _tasks: [submit_task, AbortOnDropHandle::new(watch_task), AbortOnDropHandle::new(measure_task)],
         });
         nodes.insert(address.to_owned(), Arc::clone(&node));
         Some(node)
     }
 
-    /// Every node, those in touch with a quorum first, and among them the one that answered last.
+    /// Every node, those in touch with a quorum first, among them the nearest, and of those that are equally near the one that answered
+    /// last.
     pub fn by_preference(&self) -> Vec<Arc<Node>> {
         let mut nodes: Vec<Arc<Node>> = self.nodes.lock().values().cloned().collect();
         if nodes.is_empty() {
@@ -106,8 +115,17 @@ impl Pool {
         let first = self.preferred.load(Ordering::Relaxed) % nodes.len();
         nodes.rotate_left(first);
         let now = Instant::now();
-        nodes.sort_by_key(|node| !self.board.is_current(&node.address, now));
+        nodes.sort_by_key(|node| (!self.board.is_current(&node.address, now), node.distance.rank()));
         nodes
+    }
+
+    /// Whether another node that is in touch with a quorum is so much nearer than this one that it should be followed instead.
+    pub(super) fn has_nearer(&self, node: &Node) -> bool {
+        let first = self.by_preference().into_iter().next();
+        first.is_some_and(|first| {
+            first.distance.is_well_below(&node.distance)
+                && self.board.is_current(&first.address, Instant::now())
+        })
     }
 
     /// Reads go to this node first from now on.
