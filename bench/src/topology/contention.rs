@@ -110,7 +110,7 @@ pub(crate) async fn in_turn(
 
 /// The group of one level: each of its members commits once, after the one that has added them.
 async fn group(chains: &Chains, name: &str, members: usize) -> anyhow::Result<Arc<Chain>> {
-    let built = chains.get(name, members.max(2), 1, members + 1).await?;
+    let built = chains.get(&format!("{name}-of-{members}"), members.max(2), 1, members + 1).await?;
     built.into_iter().next().context("no chain was built")
 }
 
