@@ -30,6 +30,9 @@ pub(crate) struct Load {
     pub(crate) rate: f64,
     pub(crate) time: Duration,
     pub(crate) members: usize,
+    /// The longest that a commit takes where nothing but the network does. So many groups are loaded that each has long been answered when its
+    /// next commit is due.
+    pub(crate) slowest: Duration,
     /// Median of a sync on the disk.
     pub(crate) sync: Duration,
     /// Members take turns of this length.
@@ -66,17 +69,15 @@ struct Done {
     site: usize,
 }
 
-/// So many groups that each has long been answered when its next commit is due.
-fn groups(world: &World, load: &Load) -> usize {
-    let slowest = world.clients.iter().map(|c| world.floor(&c.site, load.sync)).max().unwrap_or_default();
+fn groups(load: &Load) -> usize {
     let round = load.turn.unwrap_or_default() * load.members as u32;
-    let wanted = (load.rate * (slowest.as_secs_f64() * 4.0 + round.as_secs_f64() + 0.1)).ceil() as usize;
-    wanted.clamp(1, GROUPS_MAX)
+    let wanted = load.rate * (load.slowest.as_secs_f64() * 4.0 + round.as_secs_f64() + 0.1);
+    (wanted.ceil() as usize).clamp(1, GROUPS_MAX)
 }
 
 /// Loads the world.
 pub(crate) async fn run(world: &World, chains: &Chains, load: Load, name: &str) -> anyhow::Result<Loaded> {
-    let count = groups(world, &load);
+    let count = groups(&load);
     let total = (load.rate * load.time.as_secs_f64()).ceil() as usize;
     let each = total.div_ceil(count) + 1;
     let chains = chains.get(name, load.members, count, each).await?;

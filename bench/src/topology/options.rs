@@ -6,7 +6,13 @@ use anyhow::ensure;
 use clap::Args;
 use serde::Serialize;
 
-use super::{limits::TURN_MEMBERS_MAX, ordered::Ordered, presets, spec::Topology, world::Design};
+use super::{
+    limits::TURN_MEMBERS_MAX,
+    ordered::Ordered,
+    presets,
+    spec::Topology,
+    world::{Design, slowest_of},
+};
 use crate::{args::Common, paths};
 
 pub(crate) const HELP: &str = "Presets: one-rack, metro, region, continent, planet, planet-5, planet-7, mesh. Any TOML file of the same kind\n\
@@ -126,6 +132,11 @@ impl Plan {
         let ordered: usize =
             [Design::Consensus, Design::Lead].map(|design| Ordered::steps(self, design)).iter().sum();
         self.sizes.len() + self.topologies.len() * (ordered + self.sizes.len())
+    }
+
+    /// The longest that the network makes a commit take on any of the topologies.
+    pub(crate) fn slowest(&self) -> Duration {
+        self.topologies.iter().map(slowest_of).max().unwrap_or_default()
     }
 
     /// Sizes at which turns are measured.

@@ -15,7 +15,7 @@ use super::{
     row::Row,
     spec::Topology,
     split,
-    world::{Design, World},
+    world::{Design, World, slowest_of},
 };
 use crate::progress::Progress;
 
@@ -98,7 +98,9 @@ impl Ordered<'_> {
         let Plan { rate, time, seed, .. } = *self.plan;
         let label = format!("{}, groups of {members}", self.label());
         self.progress.now(format!("{label}: {rate} commits/s"));
-        let load = Load { rate, time, members, sync: self.sync, turn: None, seed };
+        // The same number of groups for each design and topology: then their chains serve all.
+        let slowest = self.plan.slowest();
+        let load = Load { rate, time, members, slowest, sync: self.sync, turn: None, seed };
         let loaded = load::run(world, self.chains, load, "load").await?;
         self.progress.done(&format!("{label}: {} commits", loaded.commits));
         Ok(Row::new(self.topology, self.design.name(), members, rate, &loaded))
@@ -109,7 +111,8 @@ impl Ordered<'_> {
         let (rate, turn) = (self.plan.rate * TURNS_RATE, world.turn(self.sync));
         let label = format!("{}, groups of {members}", self.of("turns"));
         self.progress.now(format!("{label}: {rate} commits/s"));
-        let load = Load { rate, time, members, sync: self.sync, turn: Some(turn), seed };
+        let slowest = slowest_of(self.topology);
+        let load = Load { rate, time, members, slowest, sync: self.sync, turn: Some(turn), seed };
         let loaded = load::run(world, self.chains, load, "turns").await?;
         self.progress.done(&format!("{label}: {} commits", loaded.commits));
         let row = Row::new(self.topology, "turns", members, rate, &loaded);

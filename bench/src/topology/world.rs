@@ -185,6 +185,15 @@ fn quorum(topology: &Topology, voters: &[String]) -> Duration {
     needed.checked_sub(1).and_then(|at| round_trips.get(at)).copied().unwrap_or_default()
 }
 
+/// The network's part of the floor for the site that is farthest from home, with the sites' nodes as voters.
+pub(crate) fn slowest_of(topology: &Topology) -> Duration {
+    let voters: Vec<String> =
+        topology.sites.iter().filter(|site| site.nodes > 0).map(|site| site.name.clone()).collect();
+    let with_members = topology.sites.iter().filter(|site| site.members > 0);
+    let ways = with_members.map(|site| topology.round_trip(&site.name, &topology.home));
+    ways.max().unwrap_or_default() + quorum(topology, &voters)
+}
+
 /// The network's part of the floor, as the mean over all members: with the sites' nodes as voters, or with one server at home.
 pub(crate) fn floor_of(topology: &Topology, voters: bool) -> Duration {
     let nodes = topology.sites.iter().filter(|site| site.nodes > 0 && (voters || site.name == topology.home));
@@ -212,5 +221,7 @@ mod tests {
         let millis = |voters| floor_of(&topology, voters).as_secs_f64() * 1e3;
         assert!((millis(false) - ways).abs() < 0.01, "{}", millis(false));
         assert!((millis(true) - ways - california).abs() < 0.01, "{}", millis(true));
+        let slowest = slowest_of(&topology).as_secs_f64() * 1e3;
+        assert!((slowest - oregon - california).abs() < 0.01, "{slowest}");
     }
 }
