@@ -131,6 +131,12 @@ impl Links {
         self.cut(b, a, cut)
     }
 
+    /// Cuts a site off from all others, in both directions. What lies between those stays as it is.
+    pub fn isolate(&self, site: &str, cut: Cut) -> Result<(), LinkError> {
+        self.site(site)?;
+        self.sites.iter().filter(|other| *other != site).try_for_each(|other| self.cut_both(site, other, cut))
+    }
+
     /// Opens the direction `from` → `to` again.
     pub fn heal(&self, from: &str, to: &str) -> Result<(), LinkError> {
         self.direction(from, to)?.heal();

@@ -278,6 +278,17 @@ fn splits_cut_between_parts_and_nowhere_else() {
 }
 
 #[test]
+fn a_site_that_is_isolated_has_nobody_and_the_others_have_one_another() {
+    let links = Links::start(["a", "b", "c"], 1).unwrap();
+    links.cut("b", "c", Cut::Stall).unwrap();
+    links.isolate("a", Cut::Stall).unwrap();
+    let cut = |from, to| links.is_cut(from, to).unwrap();
+    assert!(cut("a", "b") && cut("b", "a") && cut("a", "c") && cut("c", "a"));
+    assert!(cut("b", "c") && !cut("c", "b"), "what lies between the others stays as it is");
+    assert!(links.isolate("z", Cut::Stall).is_err());
+}
+
+#[test]
 fn mistakes_are_named() {
     let links = Links::start(["a", "b"], 7).unwrap();
     let error = links.open("a", "x", "127.0.0.1:1").unwrap_err();

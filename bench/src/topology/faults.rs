@@ -163,9 +163,7 @@ pub(crate) async fn run(world: &World, chains: &Chains, lasting: Duration) -> an
 
     // Whoever leads from home is on the side that has no majority, unless it is the only voter.
     let cut = Instant::now();
-    for site in world.topology.sites.iter().filter(|site| site.name != home) {
-        world.links.cut_both(&home, &site.name, Cut::Stall)?;
-    }
+    world.links.isolate(&home, Cut::Stall)?;
     sleep(lasting).await;
     let healed = Instant::now();
     faults.cut_others_ms = probes.longest_pause(cut, healed, |site| site != home).map(millis);

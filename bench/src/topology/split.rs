@@ -82,9 +82,7 @@ pub(crate) async fn run(
 
     let before: u64 = members.iter().map(Member::stored).sum();
     let cut = Instant::now();
-    for site in world.topology.sites.iter().filter(|site| site.name != home) {
-        world.links.cut_both(&home, &site.name, Cut::Stall)?;
-    }
+    world.links.isolate(&home, Cut::Stall)?;
     let stop = CancellationToken::new();
     let (first, counts) = (Arc::new(Mutex::new(None)), Arc::new([AtomicU64::new(0), AtomicU64::new(0)]));
     let mut committers = JoinSet::new();

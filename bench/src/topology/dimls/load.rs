@@ -103,9 +103,7 @@ pub(super) async fn isolate(
     load: Load,
 ) -> anyhow::Result<Isolated> {
     let home = topology.sites.iter().position(|site| site.name == topology.home);
-    for site in topology.sites.iter().filter(|site| site.name != topology.home) {
-        gateways.links.cut_both(&topology.home, &site.name, Cut::Stall)?;
-    }
+    gateways.links.isolate(&topology.home, Cut::Stall)?;
     send(members, load).await?;
     let healed = Instant::now();
     gateways.links.heal_all();
