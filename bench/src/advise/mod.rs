@@ -291,7 +291,7 @@ mod tests {
         }
     }
 
-    /// Cut down from a real run of `bench topology --quick`.
+    /// The part for `continent` of the run that docs/benchmarks.md shows.
     const RECORDED: &str = include_str!("../../recorded/topology.json");
 
     fn ask_of(

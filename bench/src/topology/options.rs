@@ -15,8 +15,13 @@ use super::{
 };
 use crate::{args::Common, paths};
 
-pub(crate) const HELP: &str = "Presets: one-rack, metro, region, continent, planet, planet-5, planet-7, mesh. Any TOML file of the same kind\n\
-     works as well; they are in bench/topologies. Writes an HTML page that opens without a network, CSV and JSON.";
+pub(crate) const HELP: &str = "\
+  bench topology --quick                        metro and continent, in under three minutes
+  bench topology --seconds 10                   all presets, shorter loads: some three quarters of an hour
+  bench topology                                all presets: about an hour and a half
+
+Presets: one-rack, metro, region, continent, planet, planet-5, planet-7, mesh. Any TOML file of the same kind works as well; they are in \
+bench/topologies. Writes an HTML page that opens without a network, CSV and JSON.";
 
 /// `bench topology`.
 #[derive(Debug, Args)]
