@@ -47,11 +47,16 @@ pub enum DecodeError {
     },
 }
 
+/// Bytes that nearly everything fits into, so that a buffer does not grow bit by bit.
+const ROOM: usize = 192;
+
 pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
     pub(crate) fn new(version: u8) -> Self {
-        Writer(vec![version])
+        let mut bytes = Vec::with_capacity(ROOM);
+        bytes.push(version);
+        Writer(bytes)
     }
 
     pub(crate) fn byte(mut self, value: u8) -> Self {

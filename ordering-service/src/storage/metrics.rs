@@ -1,5 +1,10 @@
 //! The storage's metrics. Group ids and client ids are never labels.
 
+use std::{collections::HashMap, time::Duration};
+
+use ::metrics::{Counter, Gauge, Histogram};
+use parking_lot::Mutex;
+
 use crate::raft::types::ShardId;
 
 /// Seconds that a sync of the log took, as a histogram.
@@ -39,6 +44,65 @@ pub const DESCRIPTIONS: [(&str, &str); 11] = [
     (INBOX_DROPPED_TOTAL, "counter: Welcomes dropped because a client's inbox was full, by shard"),
     (SNAPSHOT_BYTES_TOTAL, "counter: snapshot bytes, by shard and direction (sent, received)"),
 ];
+
+/// What the log's writer tells with every batch. Looked up once: finding a metric by its name takes longer than changing it.
+pub(crate) struct WriterMetrics {
+    pub(crate) fsync_seconds: Histogram,
+    pub(crate) batch_changes: Histogram,
+    pub(crate) queue_bytes: Gauge,
+    pub(crate) cache_bytes: Gauge,
+}
+
+impl WriterMetrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            fsync_seconds: ::metrics::histogram!(FSYNC_SECONDS),
+            batch_changes: ::metrics::histogram!(SYNC_BATCH_CHANGES),
+            queue_bytes: ::metrics::gauge!(WRITE_QUEUE_BYTES),
+            cache_bytes: ::metrics::gauge!(LOG_CACHE_BYTES),
+        }
+    }
+}
+
+/// What one shard tells with every batch that it applies.
+pub(crate) struct ApplyMetrics {
+    shard: String,
+    seconds: Histogram,
+    dropped: Counter,
+    /// By command and outcome, of which there are a few dozen.
+    applied: Mutex<HashMap<(&'static str, &'static str), Counter>>,
+}
+
+impl ApplyMetrics {
+    pub(crate) fn of(shard: ShardId) -> Self {
+        let label = || shard.to_string();
+        Self {
+            shard: label(),
+            seconds: ::metrics::histogram!(APPLY_SECONDS, "shard" => label()),
+            dropped: ::metrics::counter!(INBOX_DROPPED_TOTAL, "shard" => label()),
+            applied: Mutex::default(),
+        }
+    }
+
+    /// So many commands of this name had this outcome.
+    pub(crate) fn applied(&self, command: &'static str, outcome: &'static str, count: u64) {
+        let mut counters = self.applied.lock();
+        let counter = counters.entry((command, outcome)).or_insert_with(|| {
+            let labels =
+                [("shard", self.shard.clone()), ("command", command.into()), ("outcome", outcome.into())];
+            ::metrics::counter!(APPLIED_TOTAL, &labels)
+        });
+        counter.increment(count);
+    }
+
+    /// A batch took so long, and so many Welcomes were dropped.
+    pub(crate) fn batch(&self, took: Duration, dropped: u64) {
+        self.seconds.record(took.as_secs_f64());
+        if dropped > 0 {
+            self.dropped.increment(dropped);
+        }
+    }
+}
 
 /// The log is opened: what comes late or never is there from the start, with zero.
 pub(crate) fn begin_log() {

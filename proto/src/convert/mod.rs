@@ -38,14 +38,14 @@ impl WireError {
 
 /// Reads a group id: 1 to 256 bytes.
 pub fn group_id(field: &'static str, bytes: Bytes) -> Result<GroupId, WireError> {
-    let got = length(&bytes);
-    GroupId::new(bytes).map_err(|_| WireError { field, expected: "1 to 256 bytes", got })
+    let got = bytes.len();
+    GroupId::new(bytes).map_err(|_| WireError { field, expected: "1 to 256 bytes", got: size(got) })
 }
 
 /// Reads a client id: 1 to 128 bytes.
 pub fn client_id(field: &'static str, bytes: Bytes) -> Result<ClientId, WireError> {
-    let got = length(&bytes);
-    ClientId::new(bytes).map_err(|_| WireError { field, expected: "1 to 128 bytes", got })
+    let got = bytes.len();
+    ClientId::new(bytes).map_err(|_| WireError { field, expected: "1 to 128 bytes", got: size(got) })
 }
 
 /// Reads a state id: 32 bytes.
@@ -66,5 +66,9 @@ pub fn chain_hash(field: &'static str, bytes: &[u8]) -> Result<ChainHash, WireEr
 }
 
 fn length(bytes: &[u8]) -> String {
-    format!("{} bytes", bytes.len())
+    size(bytes.len())
+}
+
+fn size(bytes: usize) -> String {
+    format!("{bytes} bytes")
 }

@@ -29,7 +29,7 @@ use crate::{
     storage::{
         error::StorageError,
         limits::{SYNCED_MARK_INTERVAL_MS, WRITE_BATCH_BYTES, WRITE_QUEUE_BYTES},
-        metrics,
+        metrics::WriterMetrics,
     },
 };
 
@@ -55,6 +55,7 @@ pub(crate) struct Queue {
     logs: Mutex<BTreeMap<ShardId, Arc<ShardLog>>>,
     cached: Arc<AtomicUsize>,
     cache_limit: usize,
+    metrics: WriterMetrics,
 }
 
 #[derive(Default)]
@@ -96,6 +97,7 @@ impl Pipeline {
             logs: Mutex::default(),
             cached: Arc::default(),
             cache_limit,
+            metrics: WriterMetrics::new(),
         });
         let of_thread = queue.clone();
         let thread = thread::Builder::new()
@@ -278,8 +280,8 @@ impl Queue {
         medium.write(changes)?;
         let begin = Instant::now();
         medium.sync()?;
-        ::metrics::histogram!(metrics::FSYNC_SECONDS).record(begin.elapsed().as_secs_f64());
-        ::metrics::histogram!(metrics::SYNC_BATCH_CHANGES).record(changes.len() as f64);
+        self.metrics.fsync_seconds.record(begin.elapsed().as_secs_f64());
+        self.metrics.batch_changes.record(changes.len() as f64);
         Ok(())
     }
 
@@ -315,7 +317,7 @@ impl Queue {
         }
         let full = waiting.bytes >= WRITE_QUEUE_BYTES;
         waiting.bytes -= bytes;
-        ::metrics::gauge!(metrics::WRITE_QUEUE_BYTES).set(waiting.bytes as f64);
+        self.metrics.queue_bytes.set(waiting.bytes as f64);
         drop(waiting);
         if full {
             self.room.notify_waiters();
@@ -326,7 +328,7 @@ impl Queue {
     /// Keeps the caches of all shards together below their limit, at the cost of the largest.
     fn evict(&self) {
         let cached = self.cached.load(std::sync::atomic::Ordering::Relaxed);
-        ::metrics::gauge!(metrics::LOG_CACHE_BYTES).set(cached as f64);
+        self.metrics.cache_bytes.set(cached as f64);
         let mut excess = cached.saturating_sub(self.cache_limit);
         if excess == 0 {
             return;

@@ -1,6 +1,6 @@
 //! Applies a batch of committed log entries in one write. The same entries give the same state, however they are batched.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use concordat_proto::{
     convert,
@@ -19,11 +19,11 @@ use super::{
     shard::{Position, ShardState},
 };
 use crate::{
-    raft::types::{DIRECTORY, Proposed, ShardId},
+    raft::types::{DIRECTORY, Proposed},
     storage::{
         error::StorageError,
         log::{LogEntry, StoredMembership, codec::encode_position},
-        metrics,
+        metrics::ApplyMetrics,
     },
 };
 
@@ -72,7 +72,8 @@ pub(crate) fn apply(state: &ShardState, entries: &[Committed]) -> Result<Vec<Out
     let last_applied = position.last_applied.map_or(0, |last| last.index);
     state.commit(changes, position, heads)?;
     state.observer.applied(state.shard, last_applied, &advanced);
-    counts.report(state.shard, dropped, begin);
+    counts.report(&state.metrics);
+    state.metrics.batch(begin.elapsed(), dropped);
     Ok(outcomes)
 }
 
@@ -90,7 +91,7 @@ fn apply_one(
             Ok(None)
         }
         EntryPayload::Membership(membership) => {
-            position.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+            position.membership = Arc::new(StoredMembership::new(Some(entry.log_id), membership.clone()));
             batch.unreferenced(index);
             Ok(None)
         }
@@ -192,16 +193,9 @@ impl Counts {
         *self.0.entry((command, outcome)).or_default() += 1;
     }
 
-    fn report(self, shard: ShardId, dropped: u64, begin: Instant) {
-        let shard = shard.to_string();
+    fn report(self, metrics: &ApplyMetrics) {
         for ((command, outcome), count) in self.0 {
-            let labels =
-                [("shard", shard.clone()), ("command", command.to_owned()), ("outcome", outcome.to_owned())];
-            ::metrics::counter!(metrics::APPLIED_TOTAL, &labels).increment(count);
+            metrics.applied(command, outcome, count);
         }
-        if dropped > 0 {
-            ::metrics::counter!(metrics::INBOX_DROPPED_TOTAL, "shard" => shard.clone()).increment(dropped);
-        }
-        ::metrics::histogram!(metrics::APPLY_SECONDS, "shard" => shard).record(begin.elapsed().as_secs_f64());
     }
 }

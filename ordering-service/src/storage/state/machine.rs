@@ -60,7 +60,7 @@ impl StateMachine {
     fn snapshot(&self) -> Option<Snapshot> {
         let position = self.state.position();
         position.last_applied?;
-        Some(snapshot_at(position.last_applied, position.membership, &self.state, &self.keep))
+        Some(snapshot_at(position.last_applied, &position.membership, &self.state, &self.keep))
     }
 }
 
@@ -70,7 +70,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         let position = self.state.position();
-        Ok((position.last_applied, position.membership))
+        Ok((position.last_applied, StoredMembership::clone(&position.membership)))
     }
 
     async fn apply<Strm>(&mut self, mut committed: Strm) -> Result<(), io::Error>
@@ -114,18 +114,18 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let state = self.state.clone();
         let flushed = tokio::task::spawn_blocking(move || state.flush());
         let position = flushed.await.map_err(io::Error::other)??;
-        Ok(snapshot_at(position.last_applied, position.membership, &self.state, &self.keep))
+        Ok(snapshot_at(position.last_applied, &position.membership, &self.state, &self.keep))
     }
 }
 
 fn snapshot_at(
     last_log_id: Option<LogId>,
-    last_membership: StoredMembership,
+    membership: &StoredMembership,
     state: &Arc<ShardState>,
     keep: &Arc<dyn Send + Sync>,
 ) -> Snapshot {
     Snapshot {
-        meta: SnapshotMeta { last_log_id, last_membership },
+        meta: SnapshotMeta { last_log_id, last_membership: membership.clone() },
         snapshot: SnapshotHandle::of_state(state.clone(), keep.clone()),
     }
 }

@@ -77,7 +77,7 @@ impl ShardReader {
 
     /// The membership in force at the last applied entry.
     pub fn membership(&self) -> StoredMembership {
-        self.state.position().membership
+        StoredMembership::clone(&self.state.position().membership)
     }
 
     /// A group's head, or nothing if the group does not exist.

@@ -18,10 +18,12 @@ pub(crate) struct RecordRow {
 
 impl RecordRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(13 + 128);
+        let record = self.record.encode();
+        // A place of 8 bytes, as nearly all are.
+        let mut bytes = Vec::with_capacity(8 + 1 + record.len());
         self.place.put(&mut bytes);
         bytes.put_byte(self.has_group_info.into());
-        bytes.extend_from_slice(&self.record.encode());
+        bytes.extend_from_slice(&record);
         bytes
     }
 

@@ -31,6 +31,7 @@ use crate::{
             sweeper::Referrer,
             writer::Queue,
         },
+        metrics::ApplyMetrics,
     },
 };
 
@@ -41,6 +42,7 @@ pub(crate) struct ShardState {
     pub(crate) log: Arc<ShardLog>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) observer: Arc<dyn ApplyObserver>,
+    pub(crate) metrics: ApplyMetrics,
     current: RwLock<Arc<Current>>,
     position: Mutex<Position>,
     /// Heads of groups that changed lately. Written by whoever applies, after the rows.
@@ -64,7 +66,8 @@ pub(crate) struct Current {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Position {
     pub(crate) last_applied: Option<LogId>,
-    pub(crate) membership: StoredMembership,
+    /// Shared, because every batch copies the position and hardly any changes this.
+    pub(crate) membership: Arc<StoredMembership>,
 }
 
 impl Position {
@@ -91,6 +94,7 @@ impl ShardState {
             log,
             queue,
             observer,
+            metrics: ApplyMetrics::of(shard),
             current: RwLock::new(Arc::new(current)),
             position: Mutex::new(position),
             heads: Mutex::new(LruCache::new(NonZeroUsize::new(head_cache).unwrap_or(NonZeroUsize::MIN))),
@@ -225,7 +229,7 @@ fn load(
         None => Position::default(),
         Some(row) => {
             let (last_applied, membership) = decode_position(row.into()).map_err(bad)?;
-            Position { last_applied, membership }
+            Position { last_applied, membership: Arc::new(membership) }
         }
     };
     let base = get(RowKey::Base)?.map(|row| decode_number(row.into()).map_err(bad)).transpose()?;
