@@ -37,9 +37,13 @@ pub(crate) type Family<'a> = Arc<BoundColumnFamily<'a>>;
 
 const BLOCK_CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// Small, because its rows come in no order: finding the place of a row in a large one misses the processor's caches at every step.
-const STATE_MEMTABLE_BYTES: usize = 8 * 1024 * 1024;
-/// So many of them are merged into the level below at once, which reads and writes most of that level.
-const STATE_MEMTABLES_MERGED: i32 = 16;
+const STATE_MEMTABLE_BYTES: usize = 2 * 1024 * 1024;
+/// So many of them make one file ...
+const STATE_MEMTABLES_FLUSHED: i32 = 4;
+/// ... and so many wait for that at most, before writes do.
+const STATE_MEMTABLES_MAX: i32 = 4 * STATE_MEMTABLES_FLUSHED;
+/// So many files are merged into the level below at once, which reads and writes most of that level.
+const STATE_FILES_MERGED: i32 = 16;
 const MAX_OPEN_FILES: i32 = 2048;
 
 /// A file is compacted when so many of so many rows in a row are deletions, or this part of all its rows.
@@ -212,10 +216,11 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     if name != DEFAULT {
         options.set_write_buffer_size(STATE_MEMTABLE_BYTES);
-        options.set_max_write_buffer_number(8);
-        options.set_level_zero_file_num_compaction_trigger(STATE_MEMTABLES_MERGED);
-        options.set_level_zero_slowdown_writes_trigger(3 * STATE_MEMTABLES_MERGED);
-        options.set_level_zero_stop_writes_trigger(4 * STATE_MEMTABLES_MERGED);
+        options.set_min_write_buffer_number_to_merge(STATE_MEMTABLES_FLUSHED);
+        options.set_max_write_buffer_number(STATE_MEMTABLES_MAX);
+        options.set_level_zero_file_num_compaction_trigger(STATE_FILES_MERGED);
+        options.set_level_zero_slowdown_writes_trigger(3 * STATE_FILES_MERGED);
+        options.set_level_zero_stop_writes_trigger(4 * STATE_FILES_MERGED);
         // Most lookups by message id find nothing.
         table.set_bloom_filter(10.0, false);
     }
