@@ -41,7 +41,7 @@ const STATE_MEMTABLE_BYTES: usize = 2 * 1024 * 1024;
 /// So many of them make one file ...
 const STATE_MEMTABLES_FLUSHED: i32 = 4;
 /// ... and so many wait for that at most, before writes do.
-const STATE_MEMTABLES_MAX: i32 = 4 * STATE_MEMTABLES_FLUSHED;
+const STATE_MEMTABLES_MAX: i32 = 2 * STATE_MEMTABLES_FLUSHED;
 /// So many files are merged into the level below at once, which reads and writes most of that level.
 const STATE_FILES_MERGED: i32 = 16;
 const MAX_OPEN_FILES: i32 = 2048;
