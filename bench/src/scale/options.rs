@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::{args::Common, measure::Window, paths};
 
 pub(crate) const HELP: &str = "\
-  bench scale --quick                           small sizes, a few minutes
-  bench scale                                   up to a million groups: some ten minutes
+  bench scale --quick                           small sizes, half a minute
+  bench scale                                   up to a million groups: a few minutes
   bench scale --curves groups --max-groups 1000000
 
 Curves: groups (memory, disk, restart and commit latency of one node), log-length (a commit to a long log), members (of one group), subscribers (of one \

@@ -51,7 +51,7 @@ impl Distance {
 
 /// Measures for as long as it runs: a few times soon, then now and then, for the first may have been held up.
 pub(crate) async fn measure(distance: Arc<Distance>, mut client: NodeClient) {
-    // No group has this id: the question costs a look into an index.
+    // Whatever the answer is: the question costs the node a look into an index.
     let request = LocateRequest { group_id: Bytes::from_static(&[0]), linearizable: false };
     let mut answers = 0_u32;
     loop {
