@@ -1,16 +1,18 @@
 //! The bytes of a segment file. Pure: no file is touched here.
 //!
 //! ```text
-//! segment = header block*
+//! segment = header block* end?
 //! header  = magic 8 | format 4 | segment 8 | base 8 | rewritten 1 | marks: length 4, bytes | checksum 4
 //! block   = magic 4 | length of the records 4 | number 8 | synced 8 | checksum of these 4 | record*
+//! end     = a block without records
 //! record  = checksum of the rest 4 | length of the body 4 | shard 4 | kind 1 | body
 //! ```
 //!
 //! Integers are big-endian, checksums CRC-32. Those of headers are seeded with the disk's id and the segment's number: a file of another
 //! disk or under another name is noticed, and no payload can look like a block. `number` counts blocks over all segments; `base` is that
 //! of the last block before the segment. `synced` is the newest number known to be synced when the block was written, and so proves that
-//! the blocks up to there are not a tail that may be missing.
+//! the blocks up to there are not a tail that may be missing. A segment that is written no more has an `end`: without it a file that was
+//! cut between two blocks would look like a shorter one. Segments of format 1 have none.
 
 use std::collections::BTreeMap;
 
@@ -27,9 +29,10 @@ use crate::{
     },
 };
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+const FORMAT_WITHOUT_END: u32 = 1;
 const MAGIC: &[u8; 8] = b"concsegm";
-const BLOCK_MAGIC: [u8; 4] = [0xc0, 0x4c, 0x0b, 0x1c];
+pub(super) const BLOCK_MAGIC: [u8; 4] = [0xc0, 0x4c, 0x0b, 0x1c];
 
 pub(super) const BLOCK_HEADER_BYTES: usize = 4 + 4 + 8 + 8 + 4;
 pub(super) const RECORD_HEADER_BYTES: usize = 4 + 4 + 4 + 1;
@@ -79,6 +82,8 @@ pub(super) struct Header {
     pub(super) base: u64,
     /// It holds what was live of a longer one. Its marks and the numbers of its blocks mean nothing.
     pub(super) rewritten: bool,
+    /// Its end is marked once it is written no more.
+    pub(super) has_end: bool,
     /// The marks of every shard when the segment was begun.
     pub(super) marks: BTreeMap<ShardId, Marks>,
 }
@@ -93,7 +98,7 @@ impl Header {
         }
         let mut bytes = Vec::with_capacity(HEADER_BYTES + marks.len());
         bytes.extend_from_slice(MAGIC);
-        bytes.put_int32(FORMAT);
+        bytes.put_int32(if self.has_end { FORMAT } else { FORMAT_WITHOUT_END });
         bytes.put_int(seal.segment);
         bytes.put_int(self.base);
         bytes.put_byte(self.rewritten.into());
@@ -110,7 +115,7 @@ impl Header {
             return Err(DecodeError::Value { what: "magic of the segment", got: 0 });
         }
         let format = fields.int32("format")?;
-        if format != FORMAT {
+        if ![FORMAT_WITHOUT_END, FORMAT].contains(&format) {
             return Err(DecodeError::Value { what: "format of the segment", got: format.into() });
         }
         let segment = fields.int("segment")?;
@@ -125,7 +130,8 @@ impl Header {
                 got: checksum.into(),
             });
         }
-        Ok((Header { base, rewritten, marks: take_all_marks(marks)? }, length))
+        let (has_end, marks) = (format == FORMAT, take_all_marks(marks)?);
+        Ok((Header { base, rewritten, has_end, marks }, length))
     }
 }
 
@@ -171,6 +177,15 @@ pub(super) struct BlockHeader {
 }
 
 impl BlockHeader {
+    /// The block that ends a segment.
+    pub(super) fn end(number: u64, synced: u64) -> Self {
+        BlockHeader { length: 0, number, synced }
+    }
+
+    pub(super) fn is_end(&self) -> bool {
+        self.length == 0
+    }
+
     pub(super) fn encode(&self, seal: &Seal) -> [u8; BLOCK_HEADER_BYTES] {
         let mut bytes = [0; BLOCK_HEADER_BYTES];
         bytes[..4].copy_from_slice(&BLOCK_MAGIC);

@@ -130,19 +130,16 @@ impl SegmentMedium {
     }
 
     fn begin_segment(&self, writer: &mut Writer) -> Result<(), StorageError> {
-        // What was written without a sync since must not be told from the tail of the file that follows.
-        if writer.fresh || writer.synced < writer.number {
-            self.synced.record(writer.sync(&self.files)?)?;
-        }
         let segment = writer.segment;
-        writer.close(&self.files)?;
+        // Synced, so that what was written since the last sync is not told from the tail of the file that follows.
+        self.synced.record(writer.close(&self.files)?)?;
         let (index, lists, marks) = {
             let catalog = &self.shared.read().catalog;
             let (index, lists) = index::encode(&self.files.seal(segment), writer.end, &catalog.content);
             (index, lists, catalog.all_marks())
         };
         self.files.write_index(segment, INDEX, &index)?;
-        let header = Header { base: writer.number, rewritten: false, marks };
+        let header = Header { base: writer.number, rewritten: false, has_end: true, marks };
         let mut next = Writer::begin(&self.files, segment + 1, &header, self.segment_bytes)?;
         std::mem::swap(&mut next.block, &mut writer.block);
         *writer = next;

@@ -56,7 +56,7 @@ pub(super) fn open(
 
 /// The very first segment.
 fn begin(files: &Files, segment_bytes: u64) -> Result<(Catalog, Writer), StorageError> {
-    let header = Header { base: 0, rewritten: false, marks: Default::default() };
+    let header = Header { base: 0, rewritten: false, has_end: true, marks: Default::default() };
     let mut writer = Writer::begin(files, 1, &header, segment_bytes)?;
     writer.sync(files)?;
     Ok((Catalog::new(1), writer))
@@ -108,7 +108,8 @@ fn put_together(
         }
         catalog.apply(effect);
     });
-    let Scanned { header, end, number, tear } = scanned.map_err(|tear| files.corrupt(newest, tear.why))?;
+    let Scanned { header, end, number, ended, tear } =
+        scanned.map_err(|tear| files.corrupt(newest, tear.why))?;
     if !began {
         catalog.set_marks(header.marks);
     }
@@ -140,7 +141,7 @@ fn put_together(
     files.sync_directory()?;
     reserve_space(&file, segment_bytes);
     let (file, end, fresh) = (Arc::new(file), end as u64, false);
-    let start = Start { file, segment: newest, limit: segment_bytes, end, number, fresh };
+    let start = Start { file, segment: newest, limit: segment_bytes, end, number, ended, fresh };
     Ok((catalog, Writer::going_on(start)))
 }
 

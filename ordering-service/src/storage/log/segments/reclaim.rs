@@ -15,7 +15,7 @@ use super::{
     catalog::Extent,
     content::Content,
     files::{DEAD, Fault, Files, INDEX, NEW, SEGMENT, read_records, read_slots},
-    format::{Header, Record, Slot},
+    format::{BlockHeader, Header, Record, Slot},
     index,
 };
 use crate::{
@@ -210,7 +210,7 @@ fn copy(
     let seal = files.seal(segment);
     let source = files.handle(segment).map_err(Fault::Failed)?;
     let mut file = File::create(&path).map_err(|error| failed(&error))?;
-    let header = Header { base: 0, rewritten: true, marks: Default::default() }.encode(&seal);
+    let header = Header { base: 0, rewritten: true, has_end: true, marks: Default::default() }.encode(&seal);
     file.write_all(&header).map_err(|error| failed(&error))?;
     let (mut content, mut end, mut number) = (Content::new(true), header.len() as u64, 0);
     let mut block = BlockBuilder::new();
@@ -246,6 +246,9 @@ fn copy(
         }
     }
     write(&mut block)?;
+    let last = BlockHeader::end(number + 1, 0).encode(&seal);
+    file.write_all(&last).map_err(|error| failed(&error))?;
+    end += last.len() as u64;
     file.sync_all().map_err(|error| failed(&error))?;
     Ok((content, end))
 }

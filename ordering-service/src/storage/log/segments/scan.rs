@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{
     block::Effect,
     content::Content,
-    format::{BlockHeader, Header, Record, Seal, read_block},
+    format::{BLOCK_HEADER_BYTES, BlockHeader, Header, Record, Seal, read_block},
 };
 use crate::storage::wire::DecodeError;
 
@@ -17,6 +17,8 @@ pub(super) struct Scanned {
     pub(super) end: usize,
     /// Number of the last whole block.
     pub(super) number: u64,
+    /// That block ends the segment.
+    pub(super) ended: bool,
     /// What is behind it is no block.
     pub(super) tear: Option<Tear>,
 }
@@ -37,21 +39,21 @@ pub(super) fn scan(
 ) -> Result<Scanned, Tear> {
     let torn = |why, at| Tear { why, newest_synced: BlockHeader::newest_synced(seal, file, at) };
     let (header, mut end) = Header::decode(seal, file).map_err(|why| torn(why, 0))?;
-    let mut number = header.base;
+    let (mut number, mut ended) = (header.base, false);
     let mut tear = None;
     while end < file.len() {
         let block = read_block(seal, file, end).and_then(|(block, found)| match block.number {
-            next if next == number + 1 => Ok((block, found)),
+            next if next == number + 1 && !ended => Ok((block, found)),
             got => Err(DecodeError::Value { what: "number of a block", got }),
         });
         match block {
             Ok((block, found)) => {
-                number = block.number;
+                (number, ended) = (block.number, block.is_end());
                 for found in found {
                     let (shard, record, slot) = (found.shard, found.record, found.slot);
                     each(&header, Effect { shard, record, slot });
                 }
-                end += super::format::BLOCK_HEADER_BYTES + block.length as usize;
+                end += BLOCK_HEADER_BYTES + block.length as usize;
             }
             Err(why) => {
                 tear = Some(torn(why, end));
@@ -59,10 +61,10 @@ pub(super) fn scan(
             }
         }
     }
-    Ok(Scanned { header, end, number, tear })
+    Ok(Scanned { header, end, number, ended, tear })
 }
 
-/// The rows of a segment that is written no more, all of which must be whole.
+/// The rows of a segment that is written no more, all of which must be there and whole.
 pub(super) fn scan_closed(seal: &Seal, file: &Bytes) -> Result<Content, DecodeError> {
     let mut content = Content::default();
     let scanned = scan(seal, file, |header, effect| {
@@ -76,7 +78,12 @@ pub(super) fn scan_closed(seal: &Seal, file: &Bytes) -> Result<Content, DecodeEr
         }
     });
     match scanned {
-        Ok(Scanned { tear: None, .. }) => Ok(content),
         Ok(Scanned { tear: Some(tear), .. }) | Err(tear) => Err(tear.why),
+        Ok(Scanned { header, ended, end, .. }) if header.has_end && !ended => Err(DecodeError::Short {
+            what: "end of the segment",
+            needed: BLOCK_HEADER_BYTES,
+            left: file.len() - end,
+        }),
+        Ok(_) => Ok(content),
     }
 }

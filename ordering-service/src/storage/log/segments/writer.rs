@@ -10,7 +10,7 @@ use std::{
 use super::{
     block::BlockBuilder,
     files::{Files, SEGMENT},
-    format::Header,
+    format::{BlockHeader, Header},
 };
 use crate::storage::{
     error::StorageError,
@@ -33,6 +33,8 @@ pub(super) struct Writer {
     pub(super) number: u64,
     /// Number of the last block that is synced.
     pub(super) synced: u64,
+    /// That block ends the segment.
+    ended: bool,
     /// The file's name is not synced.
     pub(super) fresh: bool,
     /// There are blocks in it.
@@ -53,6 +55,8 @@ pub(super) struct Start {
     pub(super) end: u64,
     /// Number of the last block before that.
     pub(super) number: u64,
+    /// That block ends the segment: the next one belongs into another.
+    pub(super) ended: bool,
     /// Its name is not synced.
     pub(super) fresh: bool,
 }
@@ -76,15 +80,15 @@ impl Writer {
         reserve_space(&file, limit);
         let end = bytes.len() as u64;
         let (file, number) = (Arc::new(file), header.base);
-        Ok(Writer::going_on(Start { file, segment, limit, end, number, fresh: true }))
+        Ok(Writer::going_on(Start { file, segment, limit, end, number, ended: false, fresh: true }))
     }
 
     /// Goes on behind what is there and synced.
     pub(super) fn going_on(from: Start) -> Self {
-        let Start { file, segment, limit, end, number, fresh } = from;
+        let Start { file, segment, limit, end, number, ended, fresh } = from;
         let block = BlockBuilder::new();
-        let (prepared, synced, begun, full) = (end, number, !fresh, false);
-        Writer { file, segment, end, prepared, limit, number, synced, fresh, begun, full, block }
+        let (prepared, synced, begun, full) = (end, number, !fresh, ended);
+        Writer { file, segment, end, prepared, limit, number, synced, ended, fresh, begun, full, block }
     }
 
     /// Writes the block that has gathered, which stays as it is. Gives the place where it begins.
@@ -118,16 +122,39 @@ impl Writer {
         }
     }
 
-    /// Nothing more is written to this segment: gives back what was reserved or prepared and not needed. Durable when it returns.
-    pub(super) fn close(&mut self, files: &Files) -> Result<(), StorageError> {
-        let closed = self.file.set_len(self.end).and_then(|()| self.file.sync_all());
-        closed.map_err(|error| StorageError::file("closing", &files.path(self.segment, SEGMENT), &error))
+    /// Nothing more is written to this segment: marks its end, and gives back what was reserved or prepared and not needed. Durable when it
+    /// returns. Gives the number of the last block.
+    pub(super) fn close(&mut self, files: &Files) -> Result<u64, StorageError> {
+        let mut close = || {
+            self.write_end(files)?;
+            self.file.set_len(self.end)?;
+            self.file.sync_all()
+        };
+        let closed = close();
+        closed.map_err(|error| StorageError::file("closing", &files.path(self.segment, SEGMENT), &error))?;
+        self.is_synced(files)
+    }
+
+    fn write_end(&mut self, files: &Files) -> io::Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let end = BlockHeader::end(self.number + 1, self.synced).encode(&files.seal(self.segment));
+        (&*self.file).write_all(&end)?;
+        self.end += end.len() as u64;
+        self.number += 1;
+        self.ended = true;
+        Ok(())
     }
 
     /// Makes durable what was written. Gives the number of the last block.
     pub(super) fn sync(&mut self, files: &Files) -> Result<u64, StorageError> {
         let synced = self.file.sync_data();
         synced.map_err(|error| StorageError::file("syncing", &files.path(self.segment, SEGMENT), &error))?;
+        self.is_synced(files)
+    }
+
+    fn is_synced(&mut self, files: &Files) -> Result<u64, StorageError> {
         if self.fresh {
             files.sync_directory()?;
             self.fresh = false;

@@ -2,10 +2,14 @@
 
 use std::fs;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{Op, Pair, ops, segment_files};
-use crate::storage::log::medium::Medium;
+use crate::storage::log::{
+    medium::Medium,
+    segments::format::{BLOCK_HEADER_BYTES, Header, Seal},
+};
 
 /// What a crash leaves behind the place up to which data arrived.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +108,71 @@ fn a_segment_that_was_never_begun_for_good_gives_way_to_the_one_before() {
         assert!(place(&pair).0 > first);
         drop(pair.segments.take());
     }
+}
+
+#[test]
+fn a_crash_while_a_segment_is_ended_loses_nothing() {
+    let mut pair = Pair::new();
+    let append = Op::Append { shard: 1, count: 8, size: 700 };
+    pair.run(&append);
+    pair.sync();
+    let (first, end) = place(&pair);
+    pair.run(&append);
+    assert!(place(&pair).0 > first, "another segment is begun");
+    drop(pair.segments.take());
+    pair.memory.crash(0);
+    // The next one was not begun yet, and the mark of this one's end arrived in part, with prepared space behind it, or whole.
+    let files = segment_files(pair.directory.path());
+    fs::remove_file(&files[1]).unwrap();
+    let whole = fs::read(&files[0]).unwrap();
+    assert_eq!(whole.len() as u64, end + BLOCK_HEADER_BYTES as u64);
+    crate::storage::synced::SyncedMark::create(pair.directory.path()).unwrap();
+    for (arrived, zeros) in
+        [(0, 0), (1, 0), (BLOCK_HEADER_BYTES - 1, 30), (BLOCK_HEADER_BYTES, 30), (BLOCK_HEADER_BYTES, 0)]
+    {
+        let mut bytes = whole[..end as usize + arrived].to_vec();
+        bytes.resize(bytes.len() + zeros, 0);
+        fs::write(&files[0], bytes).unwrap();
+        pair.reopen();
+        pair.check();
+    }
+    // After its end nothing is appended to it.
+    pair.run(&append);
+    pair.sync();
+    assert_eq!(fs::read(&files[0]).unwrap(), whole);
+    pair.check();
+    pair.reopen();
+    pair.check();
+}
+
+#[test]
+fn segments_of_the_format_without_an_end_are_read() {
+    let mut pair = Pair::new();
+    for _ in 0..3 {
+        pair.run(&Op::Append { shard: 1, count: 8, size: 700 });
+    }
+    pair.sync();
+    pair.reopen();
+    drop(pair.segments.take());
+    let files = segment_files(pair.directory.path());
+    assert_eq!(files.len(), 3);
+    for (number, path) in (1..).zip(&files) {
+        // As the first version wrote them.
+        let seal = Seal { disk_id: super::DISK, segment: number };
+        let bytes = Bytes::from(fs::read(path).unwrap());
+        let (header, length) = Header::decode(&seal, &bytes).unwrap();
+        let end = if number == 3 { bytes.len() } else { bytes.len() - BLOCK_HEADER_BYTES };
+        let mut older = Header { has_end: false, ..header }.encode(&seal);
+        older.extend_from_slice(&bytes[length..end]);
+        fs::write(path, older).unwrap();
+        let _ = fs::remove_file(path.with_extension("index"));
+    }
+    pair.reopen();
+    pair.check();
+    pair.run(&Op::Append { shard: 1, count: 8, size: 700 });
+    pair.sync();
+    pair.reopen();
+    pair.check();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::{Op, Pair, same, segment_files};
-use crate::storage::error::StorageError;
+use crate::storage::{error::StorageError, log::segments::format::BLOCK_MAGIC};
 
 /// A log with everything in it: several segments, truncations across them, rows that were forgotten, a segment that was rewritten.
 static SAMPLE: LazyLock<Pair> = LazyLock::new(|| {
@@ -99,6 +99,28 @@ proptest! {
         let bytes = fs::read(path).unwrap();
         fs::write(path, &bytes[..(bytes.len() as f64 * keep) as usize]).unwrap();
         noticed(copy.path());
+    }
+}
+
+/// Where blocks begin in a segment file, and where it ends.
+fn block_bounds(bytes: &[u8]) -> Vec<usize> {
+    let begins = bytes.windows(BLOCK_MAGIC.len()).enumerate();
+    let begins = begins.filter(|(_, window)| *window == BLOCK_MAGIC).map(|(at, _)| at);
+    begins.chain([bytes.len()]).collect()
+}
+
+#[test]
+fn a_segment_that_is_cut_between_two_blocks_is_refused() {
+    // What is left is whole in itself: only its end can tell.
+    for number in 0..segment_files(SAMPLE.directory.path()).len() {
+        let path = segment_files(SAMPLE.directory.path()).remove(number);
+        let bounds = block_bounds(&fs::read(path).unwrap());
+        for end in &bounds[..bounds.len() - 1] {
+            let copy = copy(SAMPLE.directory.path());
+            let path = segment_files(copy.path()).remove(number);
+            fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(*end as u64).unwrap();
+            assert!(noticed(copy.path()), "byte {end} of {}", path.display());
+        }
     }
 }
 
