@@ -11,6 +11,9 @@ export ROCKSDB_STATIC := 1
 CARGO ?= cargo
 # Extra arguments: `make demo ARGS="--quick --seed 7"`, `make test ARGS="-p group-log"`.
 ARGS ?=
+# What the demos need. Dependencies are compiled again where another choice of packages asks for other features of them: who has built
+# everything already says `make demo DEMO_PACKAGES="--workspace --bins"`.
+DEMO_PACKAGES ?= -p ordering-service -p mls-gateway -p concordat-demo
 TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
@@ -19,7 +22,7 @@ help: ## List the commands
 
 .PHONY: demo
 demo: ready ## Real processes, real MLS groups: a leader's crash, then a network that splits in three and heals; prove the result
-	$(CARGO) build --release --locked -p ordering-service -p mls-gateway -p concordat-demo
+	$(CARGO) build --release --locked $(DEMO_PACKAGES)
 	$(TARGET_DIR)/release/concordat-demo $(ARGS)
 
 .PHONY: bench
@@ -30,12 +33,12 @@ bench: ready ## Measure against etcd and JetStream on this machine; ARGS="peers 
 
 .PHONY: demo-mesh
 demo-mesh: ready ## Seven gateways whose links come and go, and the proof of what twelve members of a DGroup got; ARGS=--quick
-	$(CARGO) build --release --locked -p ordering-service -p mls-gateway -p concordat-demo
+	$(CARGO) build --release --locked $(DEMO_PACKAGES)
 	$(TARGET_DIR)/release/concordat-demo-mesh $(ARGS)
 
 .PHONY: demo-netsplit
 demo-netsplit: ready ## Only the second act of the demo: three sites, whose network splits and heals
-	$(CARGO) build --release --locked -p ordering-service -p mls-gateway -p concordat-demo
+	$(CARGO) build --release --locked $(DEMO_PACKAGES)
 	$(TARGET_DIR)/release/concordat-demo --act two $(ARGS)
 
 .PHONY: build
