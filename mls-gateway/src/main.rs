@@ -7,10 +7,15 @@ use mls_gateway::cli::Cli;
 
 /// Entries are allocated by one thread and freed by another.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::MiMalloc = allocator::MiMalloc;
+
+fn main() -> ExitCode {
+    allocator::give_back_soon();
+    run_command()
+}
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn run_command() -> ExitCode {
     match Cli::parse().run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

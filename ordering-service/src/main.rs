@@ -7,10 +7,15 @@ use ordering_service::cli::{Cli, run};
 
 /// Entries are allocated by one thread and freed by another, with RocksDB's memory in between (it allocates here, too).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::MiMalloc = allocator::MiMalloc;
+
+fn main() -> ExitCode {
+    allocator::give_back_soon();
+    run_command()
+}
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn run_command() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
