@@ -89,6 +89,21 @@ async fn everybody_commits_and_talks_at_once_over_a_bad_network() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_works_any_more_when_a_client_has_stopped() {
+    let (rng, gateway) = (Randomness::from_seed(2), FakeGateway::default());
+    for _ in 0..100 {
+        let (ann, transport) = start(&gateway, "ann", &rng);
+        let running = ann.start();
+        let group = ann.create_group(NewGroup::default()).await.unwrap();
+        ann.send(&group, "on the way").await.unwrap();
+        running.stop().await;
+        drop(ann);
+        // Whoever works has a transport.
+        assert_eq!(Arc::strong_count(&transport), 1);
+    }
+}
+
 #[tokio::test]
 async fn a_running_member_commits_that_another_wants_to_leave() {
     let (rng, gateway) = (Randomness::from_seed(1), FakeGateway::default());

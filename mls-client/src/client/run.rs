@@ -55,17 +55,19 @@ impl Client {
         let stop = CancellationToken::new();
         let (client, stopped) = (self.clone(), stop.clone());
         let task = tokio::spawn(async move {
+            let mut tasks = JoinSet::new();
             tokio::select! {
-                () = client.run() => {}
+                () = client.run(&mut tasks) => {}
                 () = stopped.cancelled() => {}
             }
+            // Whoever is at work at this moment ends at its next pause, and that is waited for: the runtime may end after this.
+            tasks.shutdown().await;
         });
         Running { stop, task: Some(task) }
     }
 
-    /// The work itself; never returns. Dropping the future stops it.
-    async fn run(&self) {
-        let mut tasks = JoinSet::new();
+    /// The work itself, in `tasks`; never returns.
+    async fn run(&self, tasks: &mut JoinSet<()>) {
         let inbox = self.clone();
         tasks.spawn(async move { inbox.run_inbox().await });
         let mut followers: HashMap<GroupId, tokio::task::AbortHandle> = HashMap::new();
