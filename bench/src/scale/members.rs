@@ -27,7 +27,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Vec<
         let members = usize::try_from(*size)?;
         let chains = chains.get("members", members, 1, MEMBERS_COMMITS + 1).await?;
         let chain = chains.first().context("no chain was built")?;
-        client.create(chain, ANSWER_DEADLINE).await?;
+        client.create(chain).await?;
         let mut latencies = histogram()?;
         for (number, commit) in chain.commits.iter().enumerate() {
             let begun = Instant::now();

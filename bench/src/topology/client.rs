@@ -26,7 +26,7 @@ use tonic::{
 
 use super::{
     chain::Chain,
-    limits::{MESSAGE_BYTES_MAX, RETRY_PAUSE},
+    limits::{MESSAGE_BYTES_MAX, RETRY_PAUSE, SETUP_ATTEMPT, SETUP_PATIENCE},
 };
 
 /// What became of a commit.
@@ -54,22 +54,17 @@ impl Client {
     }
 
     /// Creates a group.
-    pub(crate) async fn create(&self, chain: &Chain, patience: Duration) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        loop {
-            let request = CreateGroupRequest {
-                group_info: chain.group_info.clone(),
-                kind: GroupKind::Mls.into(),
-                policy: None,
-            };
-            match self.wire.clone().create_group(self.named(request, patience)).await {
-                Ok(_) => return Ok(()),
-                Err(status) if is_temporary(&status) && begun.elapsed() < patience => {
-                    sleep(RETRY_PAUSE).await
-                }
-                Err(status) => anyhow::bail!("creating a group at `{}`: {status}", self.site),
-            }
-        }
+    pub(crate) async fn create(&self, chain: &Chain) -> anyhow::Result<()> {
+        let request = CreateGroupRequest {
+            group_info: chain.group_info.clone(),
+            kind: GroupKind::Mls.into(),
+            policy: None,
+        };
+        let call = || {
+            let (mut wire, request) = (self.wire.clone(), self.named(request.clone(), SETUP_ATTEMPT));
+            async move { wire.create_group(request).await }
+        };
+        self.persist("creating a group", call).await
     }
 
     /// From now on these members of a group commit in turn.
@@ -79,14 +74,33 @@ impl Client {
         epoch: u64,
         order: Vec<String>,
         turn: Duration,
-        patience: Duration,
     ) -> anyhow::Result<()> {
         let turn_ms = u32::try_from(turn.as_millis())?;
         let turns = Turns { turn_ms, order: order.into_iter().map(Bytes::from).collect() };
         let policy = Some(Policy { turns: Some(turns), ..Policy::default() });
         let request = SetPolicyRequest { group_id: chain.id.clone().into(), epoch, policy };
-        let answer = self.wire.clone().set_policy(self.named(request, patience)).await;
-        answer.map(drop).map_err(|status| anyhow::anyhow!("setting turns at `{}`: {status}", self.site))
+        let call = || {
+            let (mut wire, request) = (self.wire.clone(), self.named(request.clone(), SETUP_ATTEMPT));
+            async move { wire.set_policy(request).await }
+        };
+        self.persist("setting turns", call).await
+    }
+
+    /// Makes a call, and the same again while its outcome is not known: a leader may just have lost its quorum, where links come and go.
+    async fn persist<T, F>(&self, what: &str, call: impl Fn() -> F) -> anyhow::Result<()>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let begun = Instant::now();
+        loop {
+            match call().await {
+                Ok(_) => return Ok(()),
+                Err(status) if is_temporary(&status) && begun.elapsed() < SETUP_PATIENCE => {
+                    sleep(RETRY_PAUSE).await;
+                }
+                Err(status) => anyhow::bail!("{what} at `{}`: {status}", self.site),
+            }
+        }
     }
 
     /// Submits a commit, and the same bytes again until it is decided, or `patience` has passed (then: nothing).

@@ -34,7 +34,7 @@ pub(crate) struct Contention {
 pub(crate) async fn run(world: &World, chains: &Chains, members: usize) -> anyhow::Result<Contention> {
     let chain = group(chains, "contention", members).await?;
     let turns = world.turns();
-    world.clients[turns[0]].create(&chain, ATTEMPT_DEADLINE).await?;
+    world.clients[turns[0]].create(&chain).await?;
     world.clients[turns[0]].commit(&chain.commits[0], ATTEMPT_DEADLINE, ATTEMPT_DEADLINE).await?;
     let begun = Instant::now();
     let (mut left, mut epoch, mut wasted): (Vec<usize>, _, _) = ((0..members).collect(), 1, 0_usize);
@@ -81,13 +81,13 @@ pub(crate) async fn in_turn(
     let chain = group(chains, "in-turn", members).await?;
     let turns = world.turns();
     let first = &world.clients[turns[0]];
-    first.create(&chain, ATTEMPT_DEADLINE).await?;
+    first.create(&chain).await?;
     first.commit(&chain.commits[0], ATTEMPT_DEADLINE, ATTEMPT_DEADLINE).await?;
     let arrivals = Arc::new(Arrivals::default());
     let _followers: Vec<_> = world.clients.iter().map(|client| client.follow(&chain.id, &arrivals)).collect();
     let ready = || arrivals.last(&chain.id, 0, world.clients.len()).map(drop);
     until("every site to follow the group", DELIVERY_DEADLINE, ready).await?;
-    first.take_turns(&chain, 1, (0..members).map(member).collect(), turn, ATTEMPT_DEADLINE).await?;
+    first.take_turns(&chain, 1, (0..members).map(member).collect(), turn).await?;
     let begun = Instant::now();
     let mut wasted = 0_usize;
     for number in 0..members {

@@ -15,7 +15,7 @@ use super::{
     chain::Chain,
     chains::Chains,
     client::{Answer, Client},
-    limits::{ATTEMPT_DEADLINE, PROBE_DEADLINE, PROBE_EVERY, PROBES_BESIDE, RECOVERY_DEADLINE},
+    limits::{PROBE_DEADLINE, PROBE_EVERY, PROBES_BESIDE, RECOVERY_DEADLINE},
     world::{HOME_NODE, World},
 };
 
@@ -51,7 +51,7 @@ impl Probes {
         let (mut sites, mut tasks, stop) = (Vec::new(), JoinSet::new(), CancellationToken::new());
         let chains = chains.get("probe", 2, world.clients.len(), most).await?;
         for (client, chain) in world.clients.iter().zip(chains) {
-            client.create(&chain, ATTEMPT_DEADLINE).await?;
+            client.create(&chain).await?;
             let accepted = Accepted::default();
             tasks.spawn(probe(client.clone(), chain, Arc::clone(&accepted), stop.clone()));
             sites.push((client.site.clone(), accepted));

@@ -32,6 +32,12 @@ pub(crate) const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
 /// The same while links are cut or a leader is dead: what is lost should be noticed soon.
 pub(crate) const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 
+/// The same for what is done before a load: groups are created, turns are set.
+pub(crate) const SETUP_ATTEMPT: Duration = Duration::from_secs(3);
+
+/// For so long it is tried.
+pub(crate) const SETUP_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Pause before a submission is sent again.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(10);
 

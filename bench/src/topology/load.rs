@@ -87,12 +87,12 @@ pub(crate) async fn run(world: &World, chains: &Chains, load: Load, name: &str) 
     let set_up = |(i, chain): (usize, Arc<Chain>)| {
         let client = world.clients[turns[i % turns.len()]].clone();
         async move {
-            client.create(&chain, ATTEMPT_DEADLINE).await?;
+            client.create(&chain).await?;
             // The first commit adds everybody else, and is not of the kind that is measured.
             client.commit(&chain.commits[0], ATTEMPT_DEADLINE, ATTEMPT_DEADLINE).await?;
             if let Some(turn) = load.turn {
                 let order = (0..load.members).map(member).collect();
-                client.take_turns(&chain, 1, order, turn, ATTEMPT_DEADLINE).await?;
+                client.take_turns(&chain, 1, order, turn).await?;
             }
             anyhow::Ok(())
         }
