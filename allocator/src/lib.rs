@@ -7,7 +7,7 @@ pub use mimalloc::MiMalloc;
 
 /// How long pages without anything in them are kept, in milliseconds. mimalloc keeps them for a second. Entries are allocated by one thread
 /// and freed by another, and RocksDB builds its files in threads of its own, so each thread would hold pages for the others' work: with a
-/// million groups a quarter of a node's memory. No cost in throughput was found (docs/performance.md).
+/// million groups a fifth of a node's memory. No cost in throughput was found (docs/performance.md).
 const KEPT_MS: c_long = 1;
 
 /// `mi_option_purge_delay` of mimalloc's `mimalloc.h`, which the bindings do not name.
