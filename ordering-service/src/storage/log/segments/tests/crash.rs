@@ -86,16 +86,24 @@ proptest! {
     }
 }
 
+/// What comes next does not fit beside it.
+const FILLS_A_SEGMENT: Op = Op::Append { shard: 1, count: 8, size: 700 };
+
+/// A log that ended when its second segment had just been begun, and where it was last synced, at the end of the first.
+fn at_a_segments_end() -> (Pair, Place) {
+    let mut pair = Pair::new();
+    pair.run(&FILLS_A_SEGMENT);
+    pair.sync();
+    let synced = place(&pair);
+    pair.run(&FILLS_A_SEGMENT);
+    assert!(place(&pair).0 > synced.0, "another segment is begun");
+    drop(pair.segments.take());
+    (pair, synced)
+}
+
 #[test]
 fn a_segment_that_was_never_begun_for_good_gives_way_to_the_one_before() {
-    let mut pair = Pair::new();
-    let append = Op::Append { shard: 1, count: 8, size: 700 };
-    pair.run(&append);
-    pair.sync();
-    let (first, _) = place(&pair);
-    pair.run(&append);
-    assert!(place(&pair).0 > first, "another segment is begun");
-    drop(pair.segments.take());
+    let (mut pair, (first, _)) = at_a_segments_end();
     let newest = segment_files(pair.directory.path()).pop().unwrap();
     for cut in [0, 1, 40] {
         let bytes = fs::read(&newest).unwrap();
@@ -104,7 +112,7 @@ fn a_segment_that_was_never_begun_for_good_gives_way_to_the_one_before() {
         pair.memory.crash(0);
         pair.check();
         assert_eq!(place(&pair).0, first);
-        pair.run(&append);
+        pair.run(&FILLS_A_SEGMENT);
         assert!(place(&pair).0 > first);
         drop(pair.segments.take());
     }
@@ -112,14 +120,7 @@ fn a_segment_that_was_never_begun_for_good_gives_way_to_the_one_before() {
 
 #[test]
 fn a_crash_while_a_segment_is_ended_loses_nothing() {
-    let mut pair = Pair::new();
-    let append = Op::Append { shard: 1, count: 8, size: 700 };
-    pair.run(&append);
-    pair.sync();
-    let (first, end) = place(&pair);
-    pair.run(&append);
-    assert!(place(&pair).0 > first, "another segment is begun");
-    drop(pair.segments.take());
+    let (mut pair, (_, end)) = at_a_segments_end();
     pair.memory.crash(0);
     // The next one was not begun yet, and the mark of this one's end arrived in part, with prepared space behind it, or whole.
     let files = segment_files(pair.directory.path());
@@ -137,7 +138,7 @@ fn a_crash_while_a_segment_is_ended_loses_nothing() {
         pair.check();
     }
     // After its end nothing is appended to it.
-    pair.run(&append);
+    pair.run(&FILLS_A_SEGMENT);
     pair.sync();
     assert_eq!(fs::read(&files[0]).unwrap(), whole);
     pair.check();
