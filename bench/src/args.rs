@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::{advise, peers, scale, topology};
+use crate::{advise, peers, scale, systems, topology};
 
 /// Measures Concordat on this machine: real processes, real sockets, real disks.
 #[derive(Debug, Parser)]
@@ -32,6 +32,9 @@ pub(crate) enum Command {
     Topology(topology::Options),
     /// Which way of ordering to choose on a topology, from what `bench topology` has measured.
     Advise(advise::Options),
+    /// One process of the floor that `bench peers` measures.
+    #[command(hide = true)]
+    FloorNode(systems::FloorNodeOptions),
 }
 
 /// What every benchmark takes.

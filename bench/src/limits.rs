@@ -26,11 +26,26 @@ pub(crate) const STREAM_QUEUE: usize = 4096;
 /// Submissions in one request of a stream.
 pub(crate) const BATCH: usize = 256;
 
+/// Bytes of one message to a process of the floor: a batch of the largest appends, and their framing.
+pub(crate) const FLOOR_MESSAGE_MAX: usize = BATCH * (64 * 1024 + 64);
+
+/// Bytes that a process of the floor may have received and not taken yet, of a stream and of a connection.
+pub(crate) const FLOOR_WINDOW: u32 = 8 << 20;
+
+/// Bytes after which a process of the floor adds no further message to a write.
+pub(crate) const FLOOR_WRITE_MAX: usize = 4 << 20;
+
+/// Bytes of the file that a process of the floor writes over and over.
+pub(crate) const FLOOR_SPACE: usize = 64 << 20;
+
 /// Latencies above this count as this.
 pub(crate) const LATENCY_MAX: Duration = Duration::from_secs(60);
 
 /// Syncs from which the disk's own latency is taken.
 pub(crate) const DISK_SAMPLES: usize = 400;
+
+/// Times that a thread is woken to see what that takes.
+pub(crate) const WAKE_SAMPLES: u32 = 1000;
 
 /// Lines of a server's log that are shown when it did not start.
 pub(crate) const LOG_TAIL_LINES: usize = 15;

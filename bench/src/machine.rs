@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use crate::limits::DISK_SAMPLES;
+use crate::{limits::DISK_SAMPLES, wake};
 
 /// The machine.
 #[derive(Debug, Clone, Serialize)]
@@ -23,6 +23,8 @@ pub(crate) struct Machine {
     /// Of the folder that holds the servers' data.
     pub(crate) file_system: String,
     pub(crate) disk: Disk,
+    /// From waking a thread to its running on another core, in microseconds: median. None if there is one core.
+    pub(crate) wake_p50_us: Option<f64>,
 }
 
 /// What a sync costs on the disk that holds the data, in microseconds.
@@ -60,6 +62,7 @@ impl Machine {
             operating_system: operating_system(),
             file_system,
             disk: Disk::measure(data)?,
+            wake_p50_us: wake::p50_us()?,
         })
     }
 }

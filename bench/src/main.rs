@@ -14,6 +14,7 @@ mod report;
 mod scale;
 mod systems;
 mod topology;
+mod wake;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ async fn main() -> ExitCode {
         Command::Scale(options) => scale::run(options).await,
         Command::Topology(options) => topology::run(options).await,
         Command::Advise(options) => advise::run(&options),
+        Command::FloorNode(options) => systems::run_floor_node(options).await,
     };
     match ran {
         Ok(()) => ExitCode::SUCCESS,

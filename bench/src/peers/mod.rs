@@ -22,7 +22,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let results = rounds::run(&plan).await?;
     println!("{}", table::levels(&results));
     println!("{}", table::ratios(&results));
-    println!("{}", table::disk(&results, &machine.disk));
+    println!("{}", table::alone(&results, &machine));
     let report = Report {
         benchmark: "peers".into(),
         started_at,

@@ -10,11 +10,12 @@ use crate::{args::Common, measure::Window, paths, process::version, systems::Sys
 
 pub(crate) const HELP: &str = "\
 The work: a compare-and-swap append of one commit to a group (a key, a subject) of its own, three replicas on this machine, \
-acknowledged after fsync on a majority. `jetstream-default` acknowledges before it syncs and is marked as not durable.
+acknowledged after fsync on a majority. `jetstream-default` acknowledges before it syncs and is marked as not durable. `floor` is no \
+service: what passing an append on, syncing and answering takes without agreeing on anything.
 
   bench/peers/fetch.sh                          fetch etcd and the NATS server
   bench peers --quick                           a first look
-  bench peers                                   five rounds at five levels: about ten minutes
+  bench peers                                   five rounds at five levels: about twelve minutes
   bench peers --levels 256 --systems concordat,jetstream --rounds 9
 
 Use an idle machine. On a busy one the ratios hold better than the figures, but their spread grows.";

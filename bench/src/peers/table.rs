@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 
 use super::rounds::Row;
-use crate::{machine::Disk, report::Spread, systems::System};
+use crate::{machine::Machine, report::Spread, systems::System};
 
 /// Every system at every level: medians over the rounds, with their extremes.
 pub(super) fn levels(rows: &[Row]) -> Table {
@@ -48,17 +48,24 @@ pub(super) fn ratios(rows: &[Row]) -> Table {
     table
 }
 
-/// The latency of one append alone, against the disk's own.
-pub(super) fn disk(rows: &[Row], disk: &Disk) -> Table {
-    let mut table = new_table(&["system", "p50 ms alone", "times fdatasync", "fdatasync ms (appending)"]);
+/// The latency of one append alone, against the disk's own. Beside it what it takes to wake another core, which hops do.
+pub(super) fn alone(rows: &[Row], machine: &Machine) -> Table {
+    let mut table = new_table(&[
+        "system",
+        "p50 ms alone",
+        "times fdatasync",
+        "fdatasync ms (appending)",
+        "waking another core us",
+    ]);
     for (level, system) in cells(rows).into_iter().filter(|(level, _)| *level == 1) {
         let Some(p50) = Spread::of(select(rows, system, level).map(|row| row.p50_ms)) else { continue };
-        let sync = disk.append_p50_us / 1e3;
+        let sync = machine.disk.append_p50_us / 1e3;
         table.add_row([
             system.to_string(),
             format!("{:.2}", p50.median),
             format!("{:.1}", p50.median / sync),
             format!("{sync:.3}"),
+            machine.wake_p50_us.map_or_else(String::new, |us| format!("{us:.0}")),
         ]);
     }
     table

@@ -5,6 +5,7 @@
 
 mod concordat;
 mod etcd;
+mod floor;
 mod gateway;
 mod jetstream;
 mod ordering;
@@ -17,10 +18,11 @@ use serde::Serialize;
 
 pub(crate) use self::{
     concordat::Concordat,
+    floor::{NodeOptions as FloorNodeOptions, run_node as run_floor_node},
     gateway::{GatewaySlot, Submissions, named},
     ordering::{OrderingSlot, Stream},
 };
-use self::{etcd::Etcd, jetstream::JetStream};
+use self::{etcd::Etcd, floor::Floor, jetstream::JetStream};
 
 /// A system, set up in one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]
@@ -36,6 +38,8 @@ pub(crate) enum System {
     Jetstream,
     /// JetStream as it comes: it acknowledges what is not synced. NOT DURABLE.
     JetstreamDefault,
+    /// No service: three processes that pass an append on, sync it and answer over gRPC, without agreeing on anything.
+    Floor,
 }
 
 impl System {
@@ -74,6 +78,7 @@ pub(crate) enum Running {
     Concordat(Box<Concordat>),
     Etcd(Etcd),
     JetStream(JetStream),
+    Floor(Floor),
 }
 
 impl Running {
@@ -85,6 +90,7 @@ impl Running {
             System::Etcd => Self::Etcd(Etcd::start(setup).await?),
             System::Jetstream => Self::JetStream(JetStream::start(setup, true).await?),
             System::JetstreamDefault => Self::JetStream(JetStream::start(setup, false).await?),
+            System::Floor => Self::Floor(Floor::start(setup).await?),
         })
     }
 
@@ -94,6 +100,7 @@ impl Running {
             Self::Concordat(it) => it.slots(count).await,
             Self::Etcd(it) => Ok(it.slots(count)),
             Self::JetStream(it) => it.slots(count).await,
+            Self::Floor(it) => it.slots(count).await,
         }
     }
 
@@ -103,6 +110,7 @@ impl Running {
             Self::Concordat(it) => it.processes(),
             Self::Etcd(it) => it.processes(),
             Self::JetStream(it) => it.processes(),
+            Self::Floor(it) => it.processes(),
         }
     }
 }
@@ -113,6 +121,7 @@ pub(crate) enum Slot {
     Gateway(GatewaySlot),
     Etcd(etcd::EtcdSlot),
     JetStream(jetstream::JetStreamSlot),
+    Floor(floor::Stream),
 }
 
 /// What became of one attempt.
@@ -132,6 +141,7 @@ impl Slot {
             Self::Gateway(slot) => slot.append(payload).await,
             Self::Etcd(slot) => slot.append(payload).await,
             Self::JetStream(slot) => slot.append(payload).await,
+            Self::Floor(slot) => slot.append(payload).await,
         }
     }
 }
