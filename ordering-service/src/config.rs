@@ -10,6 +10,7 @@ use crate::{
         types::NodeId,
     },
     retention::Keeping,
+    storage::limits::BLOCK_CACHE_BYTES,
 };
 
 /// The configuration of one node.
@@ -32,6 +33,8 @@ pub struct Config {
     pub timing: Profile,
     /// When logs are compacted.
     pub compaction: Compaction,
+    /// Blocks of the database kept in memory, in bytes.
+    pub block_cache_bytes: usize,
     /// How long a leader waits for gateways.
     pub waits: Waits,
     /// What is kept of groups' logs.
@@ -65,6 +68,7 @@ impl Config {
             join: None,
             timing: Profile::Lan,
             compaction: Compaction::default(),
+            block_cache_bytes: BLOCK_CACHE_BYTES,
             waits: Waits::default(),
             keeping: Keeping::default(),
             placing: Placing::default(),

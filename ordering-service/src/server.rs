@@ -137,7 +137,11 @@ async fn open_storage(config: &Config, seams: &Seams, hub: Arc<Hub>) -> Result<S
         Some(node_id) => node_id,
         None => stored_node_id(&dir).map_err(StartError::from)?.unwrap_or_else(|| drawn_node_id(seams)),
     };
-    let options = StorageOptions { observer: hub, ..StorageOptions::new(node_id, seams.randomness.bytes()) };
+    let options = StorageOptions {
+        observer: hub,
+        block_cache_bytes: config.block_cache_bytes,
+        ..StorageOptions::new(node_id, seams.randomness.bytes())
+    };
     let opened = tokio::task::spawn_blocking(move || Storage::open(&dir, options)).await;
     let opened = opened.map_err(|panic| ServeError::Serve(panic.to_string()))?;
     Ok(opened.map_err(StartError::from)?)

@@ -12,6 +12,7 @@ use crate::{
     placement::{LeaderPlacement, Placing, Preference},
     raft::timing::{Compaction, Profile, SNAPSHOT_EVERY},
     retention::Keeping,
+    storage::limits::{BLOCK_CACHE_BYTES, BLOCK_CACHE_MIB},
 };
 
 service_kit::settings! {
@@ -69,6 +70,11 @@ service_kit::settings! {
         #[arg(long, env = "CONCORDAT_KEEP_ENTRIES", value_name = "ENTRIES")]
         #[serde(skip_serializing_if = "Option::is_none")]
         pub keep_entries: Option<u64>,
+        /// Keep so many MiB of the database's blocks and filters in memory, 8 to 65536. Set 64 for each million groups, or creating
+        /// groups and restarts become slow [default: 64].
+        #[arg(long, env = "CONCORDAT_BLOCK_CACHE_MIB", value_name = "MIB")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub block_cache_mib: Option<u64>,
         /// End a collection of branches after so many milliseconds, whichever gateways have not reported [default: 10000].
         #[arg(long, env = "CONCORDAT_COLLECT_MS", value_name = "MS")]
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,6 +132,7 @@ impl Settings {
             timing: Some(Profile::Lan),
             snapshot_every: Some(SNAPSHOT_EVERY),
             keep_entries: Some(limits::LOG_ENTRIES_KEPT),
+            block_cache_mib: Some(MIB_OF_BLOCKS),
             collect_ms: Some(millis(limits::COLLECT_FOR)),
             evict_after_hours: Some(limits::EVICT_AFTER.as_secs() / HOUR),
             retain_entries: Some(0),
@@ -157,6 +164,7 @@ impl Settings {
                 snapshot_every: positive("snapshot_every", self.snapshot_every.unwrap_or(SNAPSHOT_EVERY))?,
                 keep_entries: self.keep_entries.unwrap_or(limits::LOG_ENTRIES_KEPT),
             },
+            block_cache_bytes: block_cache(self.block_cache_mib.unwrap_or(MIB_OF_BLOCKS))?,
             waits: waits(
                 positive("collect_ms", self.collect_ms.unwrap_or(millis(limits::COLLECT_FOR)))?,
                 self.evict_after_hours,
@@ -227,6 +235,19 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// [`BLOCK_CACHE_BYTES`] in MiB.
+const MIB_OF_BLOCKS: u64 = (BLOCK_CACHE_BYTES / MIB) as u64;
+const MIB: usize = 1024 * 1024;
+
+/// In bytes.
+fn block_cache(mib: u64) -> Result<usize, SettingsError> {
+    let bytes = usize::try_from(mib).ok().and_then(|mib| mib.checked_mul(MIB));
+    bytes.filter(|_| BLOCK_CACHE_MIB.contains(&mib)).ok_or_else(|| {
+        let expected = format!("{} to {} MiB", BLOCK_CACHE_MIB.start(), BLOCK_CACHE_MIB.end());
+        SettingsError::value("block_cache_mib", expected, mib)
+    })
+}
+
 fn waits(collect_ms: u64, evict_after_hours: Option<u64>) -> Waits {
     let collect_for = Duration::from_millis(collect_ms);
     let hours = |hours: u64| Duration::from_secs(hours.saturating_mul(HOUR));
@@ -275,12 +296,14 @@ mod tests {
     #[test]
     fn each_value_is_checked_and_named() {
         assert!(complete().config().is_ok());
-        let wrong: [(&str, Spoil); 14] = [
+        let wrong: [(&str, Spoil); 16] = [
             ("placement_window_ms", |s| s.placement_window_ms = Some(0)),
             ("prefer_leader", |s| {
                 let site = |site: &str| Preference { shard: 1, site: site.into() };
                 s.prefer_leader = Some(vec![site("a"), site("b")]);
             }),
+            ("block_cache_mib", |s| s.block_cache_mib = Some(7)),
+            ("block_cache_mib", |s| s.block_cache_mib = Some(u64::MAX)),
             ("collect_ms", |s| s.collect_ms = Some(0)),
             ("join", |s| s.join = Some(vec!["n:7200".into(), "n".into()])),
             ("join", |s| s.join = Some(Vec::new())),

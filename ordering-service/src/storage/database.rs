@@ -35,7 +35,6 @@ pub(crate) type Rocks = DBWithThreadMode<MultiThreaded>;
 /// A column family. Reads through it go on when it is dropped meanwhile.
 pub(crate) type Family<'a> = Arc<BoundColumnFamily<'a>>;
 
-const BLOCK_CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// Small, because its rows come in no order: finding the place of a row in a large one misses the processor's caches at every step.
 const STATE_MEMTABLE_BYTES: usize = 2 * 1024 * 1024;
 /// So many of them make one file ...
@@ -64,10 +63,10 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Opens what is there, or creates an empty one unless it is `known` that there was one.
-    pub(crate) fn open(directory: &Path, known: bool) -> Result<Self, StorageError> {
+    /// Opens what is there, or creates an empty one unless it is `known` that there was one. Keeps `cache_bytes` of blocks in memory.
+    pub(crate) fn open(directory: &Path, known: bool, cache_bytes: usize) -> Result<Self, StorageError> {
         let path = directory.join("db");
-        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let cache = Cache::new_lru_cache(cache_bytes);
         let mut options = database_options();
         let mut families: Vec<String> = Vec::new();
         options.create_if_missing(!known);

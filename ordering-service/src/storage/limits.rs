@@ -1,9 +1,17 @@
 //! Every bound of the storage, with its unit.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 /// Entries kept in memory for replication and apply, over all shards, in bytes.
 pub const LOG_CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Blocks of the database kept in memory, with the filters and indexes of its files, over all shards, in bytes. Those of a million groups
+/// fill three quarters of it; where filters do not fit, groups are created a third slower and a node takes several times as long to start
+/// (docs/performance.md).
+pub const BLOCK_CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// The smallest and the largest block cache that can be set, in MiB.
+pub const BLOCK_CACHE_MIB: RangeInclusive<u64> = 8..=65_536;
 
 /// What an entry counts for in the cache and in the write queue beside its command, in bytes.
 pub const ENTRY_OVERHEAD_BYTES: usize = 160;

@@ -83,7 +83,7 @@ impl Storage {
         fs::create_dir_all(path).map_err(|error| StorageError::file("creating", path, &error))?;
         let marker = claim(path, &options)?;
         // First the database, whose lock keeps other processes out.
-        let database = Arc::new(Database::open(path, SyncedMark::exists(path))?);
+        let database = Arc::new(Database::open(path, SyncedMark::exists(path), options.block_cache_bytes)?);
         let medium = SegmentMedium::open(path, marker.disk_id, options.segment_bytes)?;
         let medium = (options.wrap_medium)(Arc::new(medium));
         let pipeline = Pipeline::start(medium.clone(), options.log_cache_bytes, options.on_fatal)?;

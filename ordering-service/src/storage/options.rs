@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    limits::{DISK_RESERVE_BYTES, HEAD_CACHE_GROUPS, LOG_CACHE_BYTES, SEGMENT_BYTES},
+    limits::{BLOCK_CACHE_BYTES, DISK_RESERVE_BYTES, HEAD_CACHE_GROUPS, LOG_CACHE_BYTES, SEGMENT_BYTES},
     log::{medium::Medium, writer::OnFatal},
     space::FreeSpace,
     state::{ApplyObserver, NoObserver},
@@ -21,6 +21,8 @@ pub struct StorageOptions {
     pub new_disk_id: [u8; 16],
     /// Log entries kept in memory, over all shards, in bytes.
     pub log_cache_bytes: usize,
+    /// Blocks of the database kept in memory, over all shards, in bytes.
+    pub block_cache_bytes: usize,
     /// Group heads kept in memory, per shard.
     pub head_cache_groups: usize,
     /// One segment file of the log, in bytes. At most 1 GiB.
@@ -44,6 +46,7 @@ impl StorageOptions {
             node_id,
             new_disk_id,
             log_cache_bytes: LOG_CACHE_BYTES,
+            block_cache_bytes: BLOCK_CACHE_BYTES,
             head_cache_groups: HEAD_CACHE_GROUPS,
             segment_bytes: SEGMENT_BYTES,
             disk_reserve_bytes: DISK_RESERVE_BYTES,
